@@ -1,0 +1,7 @@
+"""Applies to the unit tests and to the lessons that nbval runs: no bars in outputs that are compared."""
+
+import os
+
+from skinlib.progress import NO_BARS
+
+os.environ[NO_BARS] = "1"

@@ -1,0 +1,86 @@
+"""The command line: `skinlib run`, `skinlib predict`. TensorFlow and Jupyter are imported only by what needs them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from skinlib import __version__
+from skinlib.files import CourseError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and options. No option may be shortened: a near miss is an error, not a guess."""
+    parser = argparse.ArgumentParser(
+        prog="skinlib",
+        allow_abbrev=False,
+        description="Skin-lesion analysis, a course in notebooks. For education; not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"skinlib {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", allow_abbrev=False, help="run the lessons headlessly")
+    run.add_argument("--dataset", default="synthetic", help="synthetic (default), isic2018 or folder")
+    run.add_argument("--data-dir", type=Path, help="where the real data set lies")
+    run.add_argument("--out", type=Path, help="the run's folder (default: runs/DATASET)")
+    run.add_argument("--only", nargs="+", metavar="NN", help="only these lessons, such as 02 03")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--quick", action="store_true", help="few images and epochs: does everything run?")
+    run.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
+        help="set a lesson's own parameter, such as epochs=20; may be given several times",
+    )  # fmt: skip
+
+    predict = commands.add_parser("predict", allow_abbrev=False, help="classify pictures with a run's models")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
+    predict.add_argument("--models", type=Path, required=True, help="a run's models folder: RUN/models")
+    predict.add_argument("--out", type=Path, required=True, help="where masks, pictures and the CSV go")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return _run(options) if options.command == "run" else _predict(options)
+    except CourseError as error:
+        print(f"skinlib: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("skinlib: interrupted; what was finished is kept, and the same command starts again", file=sys.stderr)
+        return 130
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"skinlib: {error.strerror or error}{place}: free some space or choose another folder", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    from skinlib import course
+
+    course.run(
+        dataset=options.dataset,
+        data_dir=options.data_dir,
+        out=options.out,
+        only=options.only,
+        seed=options.seed,
+        quick=options.quick,
+        extra=course.parse_parameters(options.parameter),
+    )
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from skinlib import predict
+
+    table = predict.predict_files(predict.find_images(options.images), options.models, options.out)
+    failed = table[table["status"] == "error"]
+    print(table[["image", "label", "confidence", "tag"]][table["status"] == "ok"].to_string(index=False))
+    for _, row in failed.iterrows():
+        print(f"skinlib: {row['message']}", file=sys.stderr)
+    print(f"{len(table) - len(failed)} of {len(table)} pictures classified: see {options.out / predict.RESULTS_FILE}")
+    print("For education; not a medical device.")
+    return 1 if len(failed) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

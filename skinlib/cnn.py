@@ -1,0 +1,98 @@
+"""Lesson 04: a small CNN that tells benign from malignant. An RGB crop of 180×180 in, two class probabilities out."""
+
+import numpy as np
+import pandas as pd
+
+from skinlib.dataset import MALIGNANT
+from skinlib.quiet import keras
+from skinlib.training import Batches, augment, train
+
+layers = keras.layers
+
+CNN_SIZE = 180
+CNN_FILE = "melanoma_cnn_model.keras"
+
+
+def default_epochs(dataset: str, quick: bool) -> int:
+    """How long lesson 04 trains."""
+    return 1 if quick else 20
+
+
+def build_cnn(filters: tuple[int, ...] = (24, 48, 96, 128), dropout: float = 0.3) -> keras.Model:
+    """The network: (n, 180, 180, 3) RGB 0–255 to (n, 2) probabilities, benign and malignant. Lesson 04.
+
+    Four convolution blocks, each halving the picture; the mean over what is left of it (not Flatten, which would
+    need hundreds of thousands of weights); dropout; two classes.
+    """
+    inputs = keras.Input((CNN_SIZE, CNN_SIZE, 3), name="crop")
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_to_one")(inputs)
+    x = _convolution(x, filters[0], "stem", strides=2)
+    for number, width in enumerate(filters, start=1):
+        x = _convolution(x, width, f"block{number}a", strides=2)
+        x = _convolution(x, width, f"block{number}b")
+    x = layers.GlobalAveragePooling2D(name="mean_over_picture")(x)
+    x = layers.Dropout(dropout, seed=0, name="dropout")(x)
+    outputs = layers.Dense(2, activation="softmax", name="benign_or_malignant")(x)
+    return keras.Model(inputs, outputs, name="cnn")
+
+
+def _convolution(x: keras.KerasTensor, width: int, name: str, strides: int = 1) -> keras.KerasTensor:
+    """3×3 convolution, batch normalisation, ReLU."""
+    x = layers.Conv2D(width, 3, strides=strides, padding="same", use_bias=False, name=name)(x)
+    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def augment_gently(
+    crop: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Augmentation for the classifier: all turns, but little zoom and recolouring. Lesson 04.
+
+    The crop has already set the size, and colours, which the outline does not depend on, are a sign of malignancy.
+    """
+    return augment(crop, mask, rng, strength=0.4)
+
+
+def class_weights(labels: np.ndarray) -> np.ndarray:
+    """Weight of each image, so that both classes count the same in sum: n / (2 · images of its class). Lesson 04.
+
+    labels    int (n,), 0 or 1. With one class only, every weight is 1.
+    """
+    counts = np.bincount(labels, minlength=2)
+    if not counts.all():
+        return np.ones(len(labels), np.float32)
+    return (len(labels) / (2 * counts))[labels].astype(np.float32)
+
+
+def train_cnn(
+    crops: np.ndarray, table: pd.DataFrame, epochs: int, seed: int, batch_size: int = 16
+) -> tuple[keras.Model, dict]:
+    """Train on the train part, choose the best epoch on the validation part; returns the model and its history.
+
+    crops    uint8 RGB (n, 180, 180, 3); table: one row per crop with the columns part and label
+    """
+    model = build_cnn()
+    batches = []
+    for part, how in (("train", augment_gently), ("validation", None)):
+        chosen = (table["part"] == part).to_numpy()
+        labels = table.loc[chosen, "label"].to_numpy()
+        batches.append(Batches(crops[chosen], labels, batch_size, seed, how, class_weights(labels)))
+    # A gentler step than the U-Net's: with few crops, a large one makes the validation loss jump (measured).
+    history = train(
+        model, *batches, epochs, "sparse_categorical_crossentropy", ["accuracy"], 1e-3, what="training the CNN"
+    )
+    return model, history
+
+
+def predict_labels(model: keras.Model, crops: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """Probability of "malignant" per crop: uint8 RGB (n, 180, 180, 3) to float64 (n,) in 0–1.
+
+    The mean over the picture and its three mirror images, since a lesion has no "up" (test-time augmentation).
+    """
+    found = []
+    for i in range(0, len(crops), batch_size):
+        batch = crops[i : i + batch_size].astype(np.float32)
+        views = (batch, batch[:, ::-1], batch[:, :, ::-1], batch[:, ::-1, ::-1])
+        answers = [keras.ops.convert_to_numpy(model(view, training=False)) for view in views]
+        found.append(np.mean(answers, axis=0)[:, MALIGNANT])
+    return np.concatenate(found).astype(np.float64) if found else np.empty(0)

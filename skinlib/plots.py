@@ -1,0 +1,308 @@
+"""Every figure of the course, in one style, and the tables of figures that a lesson shows.
+
+Benign and malignant are told apart by shape, hatch or line as well as by colour (Okabe and Ito's palette).
+"""
+
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import classification_report as report_of
+from sklearn.metrics import confusion_matrix as matrix_of
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from skinlib.dataset import CLASS_NAMES
+from skinlib.files import written_whole
+
+BLUE, ORANGE, GREEN, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#F0E442", "#555555"
+CLASS_STYLE = ({"color": BLUE, "linestyle": "-", "hatch": ""}, {"color": ORANGE, "linestyle": "--", "hatch": "///"})
+
+plt.rcParams.update(
+    {"figure.dpi": 80, "savefig.dpi": 120, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
+)
+
+
+# -- figures that are numbers ----------------------------------------------------------------------------------------
+
+
+class Scoreboard:
+    """A table of measured figures for the end of a cell: `Scoreboard("U-Net", [("mean Dice", 0.95, (0.93, 0.98))])`.
+
+    The page shows this run's own figures. The plain text says what must hold: "within 0.93–0.98" if the value lies
+    in the expected range, and otherwise the value itself. Training differs a little between machines, so the plain
+    text is what a comparison of outputs can ask for.
+
+    rows    (name, value, expected range or None[, (low, high)]): the last is a 95 % interval
+    """
+
+    def __init__(self, title: str, rows: Sequence[tuple]) -> None:
+        self.title, self.rows = title, rows
+
+    def __repr__(self) -> str:
+        lines = [self.title]
+        for name, value, expected, *_ in self.rows:
+            lines.append(f"  {name}: {within(value, *expected) if expected else _number(value)}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        cells = []
+        for name, value, _, *interval in self.rows:
+            figure = f"<b>{_number(value)}</b>"
+            if interval:
+                figure += f" &ensp;(95 %: {_number(interval[0][0])} to {_number(interval[0][1])})"
+            cells.append(
+                f"<tr><td style='text-align:left'>{html.escape(name)}</td>"
+                f"<td style='text-align:left'><span class='measured'>{figure}</span></td></tr>"
+            )
+        return f"<table><caption>{html.escape(self.title)}</caption>{''.join(cells)}</table>"
+
+
+class Table:
+    """A table whose figures differ from run to run: shown on the page, named by its caption in the plain text."""
+
+    def __init__(self, table: pd.DataFrame, caption: str) -> None:
+        self.table, self.caption = table, caption
+
+    def __repr__(self) -> str:
+        return f"{self.caption}: {len(self.table)} rows of {', '.join(self.table.columns)}"
+
+    def _repr_html_(self) -> str:
+        return f"<span class='measured'>{self.table.to_html(index=False, border=0)}</span>"
+
+
+class Note:
+    """One line that is always the same, with a detail that may differ from run to run (shown only on the page)."""
+
+    def __init__(self, line: str, detail: str) -> None:
+        self.line, self.detail = line, detail
+
+    def __repr__(self) -> str:
+        return self.line
+
+    def _repr_html_(self) -> str:
+        return f"{html.escape(self.line)} <span class='measured'><i>{html.escape(self.detail)}</i></span>"
+
+
+def within(value: float, low: float, high: float) -> str:
+    """ "within LOW–HIGH" if the value is, else the value: what a printed line can promise on every machine."""
+    return f"within {_number(low)}–{_number(high)}" if low <= value <= high else _number(value)
+
+
+def about(share: float) -> str:
+    """A share rounded to 5 %: "about 35 %". For printed lines about pixels, which may differ a little by machine."""
+    return f"about {5 * round(20 * share)} %"
+
+
+def _number(value: float) -> str:
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
+    return "not defined" if np.isnan(value) else f"{value:.3f}"
+
+
+# -- figures that are pictures ---------------------------------------------------------------------------------------
+
+
+def _finish(figure: Figure, path: str | Path | None, of_pictures: bool = False) -> None:
+    """Show the figure once, and keep it under `path` if one is given.
+
+    Figures made of pictures are shown as JPEG: as PNG, they would make a notebook several times larger.
+    """
+    if path is not None:
+        with written_whole(path) as unfinished:
+            figure.savefig(unfinished, bbox_inches="tight")
+    if of_pictures:
+        shown = io.BytesIO()
+        figure.savefig(shown, format="jpeg", dpi=90, bbox_inches="tight", pil_kwargs={"quality": 85})
+        display(Image(shown.getvalue(), format="jpeg"))
+    else:
+        display(figure)
+    plt.close(figure)
+
+
+def _outline(axis: plt.Axes, mask: np.ndarray, color: str, style: str = "solid") -> None:
+    contours, _ = cv2.findContours(np.asarray(mask, np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    for contour in contours:
+        ring = np.vstack([contour[:, 0], contour[:1, 0]])
+        axis.plot(ring[:, 0], ring[:, 1], color="black", linewidth=2.4, linestyle=style)
+        axis.plot(ring[:, 0], ring[:, 1], color=color, linewidth=1.3, linestyle=style)
+
+
+def image_grid(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    masks: Sequence[np.ndarray] | None = None,
+    found: Sequence[np.ndarray] | None = None,
+    columns: int = 6,
+    path: str | Path | None = None,
+) -> None:
+    """Pictures in rows. `masks` are outlined in yellow, solid; `found` masks in blue, dashed."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.75 * columns, 1.95 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
+        axis.imshow(image)
+        if masks is not None:
+            _outline(axis, masks[i], YELLOW)
+        if found is not None:
+            _outline(axis, found[i], "#56B4E9", "dashed")
+        axis.set(xlim=(0, image.shape[1] - 1), ylim=(image.shape[0] - 1, 0))
+        if titles is not None:
+            axis.set_title(titles[i], fontsize=8)
+    figure.tight_layout(pad=0.4)
+    _finish(figure, path, of_pictures=True)
+
+
+def steps(pictures: dict[str, np.ndarray], path: str | Path | None = None) -> None:
+    """Named pictures side by side; two-dimensional ones in grey, from their least to their greatest value."""
+    figure, axes = plt.subplots(1, len(pictures), figsize=(2.5 * len(pictures), 2.8), squeeze=False)
+    for axis, (name, picture) in zip(axes.flat, pictures.items(), strict=True):
+        axis.imshow(picture, cmap="gray" if picture.ndim == 2 else None)
+        axis.set_title(name, fontsize=9)
+        axis.axis("off")
+    figure.tight_layout(pad=0.4)
+    _finish(figure, path, of_pictures=True)
+
+
+def class_counts(parts: np.ndarray, labels: np.ndarray, path: str | Path | None = None) -> None:
+    """How many benign and malignant images stand in each part."""
+    figure, axis = plt.subplots(figsize=(6, 3))
+    names = ("train", "validation", "test")
+    for label, (name, style) in enumerate(zip(CLASS_NAMES, CLASS_STYLE, strict=True)):
+        counts = [int(np.sum((parts == part) & (labels == label))) for part in names]
+        bars = axis.bar(
+            np.arange(3) + 0.4 * label - 0.2, counts, 0.38, label=name, color=style["color"], hatch=style["hatch"],
+            edgecolor="white",
+        )  # fmt: skip
+        axis.bar_label(bars, fontsize=8)
+    axis.set(xticks=range(3), xticklabels=names, ylabel="images")
+    axis.legend(frameon=False)
+    _finish(figure, path)
+
+
+def distributions(
+    columns: dict[str, np.ndarray], labels: np.ndarray, bins: int = 20, path: str | Path | None = None
+) -> None:
+    """One histogram per named quantity, benign against malignant, each scaled to its own number of images."""
+    figure, axes = plt.subplots(1, len(columns), figsize=(3.4 * len(columns), 2.8), squeeze=False)
+    for axis, (name, values) in zip(axes.flat, columns.items(), strict=True):
+        edges = np.histogram_bin_edges(values, bins)
+        for label, (class_name, style) in enumerate(zip(CLASS_NAMES, CLASS_STYLE, strict=True)):
+            if np.any(labels == label):
+                axis.hist(
+                    values[labels == label], edges, density=True, histtype="step", linewidth=1.8, label=class_name,
+                    color=style["color"], linestyle=style["linestyle"],
+                )  # fmt: skip
+        axis.set(xlabel=name, ylabel="density", yticks=[])
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    _finish(figure, path)
+
+
+def training_curves(
+    history: dict[str, list[float]], metric: str, metric_name: str, path: str | Path | None = None
+) -> None:
+    """Loss and one metric over the epochs, training (solid) against validation (dashed), with the epoch kept."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.1))
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    kept = 1 + int(np.argmin(history["val_loss"]))
+    for axis, name, label in ((axes[0], "loss", "loss"), (axes[1], metric, metric_name)):
+        axis.plot(epochs, history[name], "o-", color=BLUE, markersize=3, label="training")
+        axis.plot(epochs, history[f"val_{name}"], "s--", color=ORANGE, markersize=3, label="validation")
+        axis.axvline(kept, color=GREY, linestyle=":", label=f"kept: epoch {kept}")
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    _finish(figure, path)
+
+
+def score_histograms(scores: dict[str, np.ndarray], name: str, path: str | Path | None = None) -> None:
+    """One score per image, by method: every image counts, not only the mean (the vertical line)."""
+    figure, axis = plt.subplots(figsize=(7, 3))
+    styles = (("-", BLUE), ("--", ORANGE), (":", GREEN))
+    edges = np.linspace(0, 1, 41)
+    for (method, values), (line, color) in zip(scores.items(), styles, strict=False):
+        axis.hist(values, edges, histtype="step", linewidth=1.8, linestyle=line, color=color, label=method)
+        axis.axvline(np.mean(values), color=color, linestyle=line, linewidth=1)
+    axis.set(xlabel=f"{name} of one image", ylabel="images", xlim=(0, 1))
+    axis.legend(frameon=False, loc="upper left")
+    _finish(figure, path)
+
+
+def scatter(
+    x: np.ndarray, y: np.ndarray, x_name: str, y_name: str, diagonal: bool = False, path: str | Path | None = None
+) -> None:
+    """One dot per image."""
+    figure, axis = plt.subplots(figsize=(4.6, 3.4))
+    axis.scatter(x, y, s=14, color=BLUE, alpha=0.6, edgecolors="none")
+    if diagonal:
+        axis.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+    axis.set(xlabel=x_name, ylabel=y_name)
+    _finish(figure, path)
+
+
+def confusion_matrix(labels: np.ndarray, called: np.ndarray, path: str | Path | None = None) -> None:
+    """Who was called what: counts, and the share of each true class."""
+    counts = matrix_of(labels, called, labels=[0, 1])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    texts = np.array(
+        [[f"{n}\n{share:.0%}" for n, share in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)]
+    )
+    figure, axis = plt.subplots(figsize=(4.2, 3.4))
+    sns.heatmap(
+        shares, annot=texts, fmt="", cmap="Blues", vmin=0, vmax=1, xticklabels=CLASS_NAMES, yticklabels=CLASS_NAMES,
+        cbar_kws={"label": "share of the true class"}, ax=axis,
+    )  # fmt: skip
+    axis.set(xlabel="called", ylabel="truly")
+    _finish(figure, path)
+
+
+def classification_report(labels: np.ndarray, called: np.ndarray, path: str | Path | None = None) -> None:
+    """Precision, recall (for malignant: sensitivity) and F1 of both classes as a heat map."""
+    report = report_of(labels, called, labels=[0, 1], target_names=CLASS_NAMES, output_dict=True, zero_division=0)
+    table = pd.DataFrame(report).T.loc[[*CLASS_NAMES, "macro avg"], ["precision", "recall", "f1-score"]]
+    figure, axis = plt.subplots(figsize=(5, 2.8))
+    sns.heatmap(table, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, ax=axis)
+    axis.tick_params(axis="y", rotation=0)
+    _finish(figure, path)
+
+
+def roc(
+    labels: np.ndarray, curves: dict[str, np.ndarray], threshold: float = 0.5, path: str | Path | None = None
+) -> None:
+    """ROC curves of named probabilities; the first one's operating point is marked."""
+    figure, axis = plt.subplots(figsize=(4.8, 4))
+    axis.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="guessing")
+    for (name, probabilities), (line, color) in zip(curves.items(), (("-", BLUE), ("--", GREEN)), strict=False):
+        false_alarms, hits, _ = roc_curve(labels, probabilities)
+        area = roc_auc_score(labels, probabilities)
+        axis.plot(false_alarms, hits, color=color, linestyle=line, linewidth=1.8, label=f"{name} (AUROC {area:.2f})")
+    called = next(iter(curves.values())) >= threshold
+    axis.plot(
+        np.mean(called[labels == 0]), np.mean(called[labels == 1]), "o", color=ORANGE, markersize=9,
+        label=f"operating point, {threshold}",
+    )  # fmt: skip
+    axis.set(xlabel="false alarms: 1 − specificity", ylabel="hits: sensitivity", aspect="equal")
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    _finish(figure, path)
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, path: str | Path | None = None) -> None:
+    """Calibration: of the images given a probability, how many were malignant? On the diagonal, words keep."""
+    figure, axis = plt.subplots(figsize=(4.4, 3.6))
+    observed, stated = calibration_curve(labels, probabilities, n_bins=6, strategy="quantile")
+    axis.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect")
+    axis.plot(stated, observed, "o-", color=BLUE, label="CNN, six equal groups")
+    axis.set(xlabel="probability stated", ylabel="share that was malignant", xlim=(0, 1), ylim=(0, 1))
+    axis.legend(frameon=False, fontsize=8)
+    _finish(figure, path)

@@ -1,0 +1,25 @@
+"""Keras, started without TensorFlow's start-up messages: `from skinlib.quiet import keras`."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def _without_start_up_messages() -> Iterator[None]:
+    """TensorFlow's C++ half writes notes about its build to the terminal on import, past any Python setting."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with _without_start_up_messages():
+    import keras
+
+__all__ = ["keras"]

@@ -1,0 +1,193 @@
+"""What both networks share: seeds, batches with augmentation, the training loop, and models on disk.
+
+Nothing in here knows what a lesion is.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from skinlib.files import CourseError, write_json, written_whole
+from skinlib.progress import progress
+from skinlib.quiet import keras
+
+# Augment(image, mask or None, random generator) -> image, mask or None; all of one picture.
+Augment = Callable[[np.ndarray, np.ndarray | None, np.random.Generator], tuple[np.ndarray, np.ndarray | None]]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and Keras, so that the same run gives the same weights on the same machine."""
+    keras.utils.set_random_seed(seed)
+
+
+def augment(
+    image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, strength: float = 1.0
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Turn, mirror, shift, zoom and recolour one picture; the mask follows the geometry. Lesson 02.
+
+    image       uint8 or float RGB (s, s, 3), values 0–255; comes back as float32
+    mask        (s, s) or None; comes back as float32 in 0–1
+    strength    how far shift, zoom and colour go; 1 is right where only the outline counts
+    A lesion has no "up": any turn of it is as likely. Colours change with camera and lamp, so they may not matter.
+    """
+    size = len(image)
+    turn, zoom = rng.uniform(0, 360), 1 + strength * rng.uniform(-0.2, 0.25)
+    warp = cv2.getRotationMatrix2D((size / 2 - 0.5, size / 2 - 0.5), turn, zoom)
+    warp[:, 2] += strength * rng.uniform(-0.08, 0.08, 2) * size
+    if rng.random() < 0.5:
+        warp = warp @ np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]])
+    image = cv2.warpAffine(image, warp, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    if mask is not None:
+        mask = cv2.warpAffine(
+            mask.astype(np.float32), warp, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
+    gain = (1 + strength * rng.uniform(-0.15, 0.15)) * (1 + strength * rng.uniform(-0.06, 0.06, 3))
+    offset = strength * rng.uniform(-12, 12)
+    return np.clip(image * gain.astype(np.float32) + np.float32(offset), 0, 255), mask
+
+
+class Batches(keras.utils.PyDataset):
+    """Feeds a network: a new order every epoch, each picture augmented anew, the same again under the same seed.
+
+    images    uint8 RGB (n, s, s, 3)
+    targets   masks bool (n, s, s), or labels int (n,)
+    weights   float (n,) or None: how much each picture counts in the loss
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        targets: np.ndarray,
+        batch_size: int,
+        seed: int,
+        augment: Augment | None = None,
+        weights: np.ndarray | None = None,
+    ) -> None:
+        super().__init__()
+        self.images, self.targets, self.weights = images, targets, weights
+        self.batch_size, self.seed, self.augment = batch_size, seed, augment
+        self.epoch = -1
+        self.on_epoch_begin()
+
+    def on_epoch_begin(self) -> None:
+        """Keras calls this before each epoch: shuffle."""
+        self.epoch += 1
+        self.order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.images))
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+        chosen = self.order[number * self.batch_size : (number + 1) * self.batch_size]
+        images, targets = self.images[chosen], self.targets[chosen]
+        if self.augment:
+            with_masks = targets.ndim == 3
+            pairs = [
+                # The epoch and the picture's own number seed its changes, so the order of work does not matter.
+                self.augment(
+                    images[i], targets[i] if with_masks else None, np.random.default_rng([self.seed, self.epoch, index])
+                )
+                for i, index in enumerate(chosen)
+            ]
+            images = np.stack([image for image, _ in pairs])
+            targets = np.stack([mask for _, mask in pairs]) if with_masks else targets
+        targets = targets[..., None].astype(np.float32) if targets.ndim == 3 else targets
+        batch = (images.astype(np.float32), targets)
+        return batch if self.weights is None else (*batch, self.weights[chosen])
+
+
+class _Progress(keras.callbacks.Callback):
+    """One bar over all batches of all epochs."""
+
+    def __init__(self, what: str, steps: int) -> None:
+        super().__init__()
+        self.what, self.steps = what, steps
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.bar = progress(None, self.what, self.steps, "batch")
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", validation=f"{logs['val_loss']:.3f}", refresh=False)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.bar.close()
+
+
+def train(
+    model: keras.Model,
+    batches: Batches,
+    validation: Batches,
+    epochs: int,
+    loss: Callable | str,
+    metrics: list,
+    peak_learning_rate: float = 2e-3,
+    what: str = "training",
+) -> dict[str, list[float]]:
+    """Train in place and return the history: one list per quantity, one value per epoch. Lesson 02.
+
+    The learning rate climbs over the first tenth of the steps and then falls along a cosine to nearly 0. The
+    weights of the epoch with the lowest validation loss are kept; the test part is never seen.
+    """
+    steps = epochs * len(batches)
+    warmup = max(1, steps // 10)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=peak_learning_rate / 10,
+        warmup_target=peak_learning_rate,
+        warmup_steps=warmup,
+        decay_steps=max(1, steps - warmup),
+        alpha=0.01,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-3)
+    # XLA compilation costs more than it saves on a CPU.
+    model.compile(optimizer, loss=loss, metrics=metrics, jit_compile=False)
+    keep_best = keras.callbacks.EarlyStopping(
+        monitor="val_loss", mode="min", patience=epochs, restore_best_weights=True
+    )
+    history = model.fit(
+        batches, validation_data=validation, epochs=epochs, verbose=0, callbacks=[keep_best, _Progress(what, steps)]
+    )
+    return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def save_model(model: keras.Model, path: str | Path, made_from: dict, history: dict[str, list[float]]) -> None:
+    """Write a model and, beside it, a .json that says what it was made from and how training went.
+
+    The model is stored without its optimiser and loss, so that `keras.models.load_model(path)` needs no code of
+    this course. The .json is written last: without it `load_model` below does not believe the model.
+    """
+    path = Path(path)
+    record = path.with_suffix(".json")
+    record.unlink(missing_ok=True)
+    bare = type(model).from_config(model.get_config())
+    bare.set_weights(model.get_weights())
+    with written_whole(path) as unfinished:
+        bare.save(unfinished)
+    write_json(record, {"made_from": made_from, "history": history})
+
+
+def load_model(path: str | Path, made_from: dict) -> tuple[keras.Model, dict[str, list[float]]] | None:
+    """The stored model and its training history, or None if there is none, or one of another data set or setting."""
+    try:
+        record = json.loads(Path(path).with_suffix(".json").read_text(encoding="utf-8"))
+        if record["made_from"] != made_from:
+            return None
+        return open_model(path), record["history"]
+    except (CourseError, OSError, ValueError, KeyError):
+        return None
+
+
+def open_model(path: str | Path) -> keras.Model:
+    """Open any stored Keras model, or say in one line what is wrong with the file."""
+    if not Path(path).is_file():
+        raise CourseError(f"there is no model {path}: train one with `skinlib run`, or name its folder with --models")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever zipfile, h5py or json raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CourseError(f"{path} is not a readable Keras model ({reason}): train it anew") from None

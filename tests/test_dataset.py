@@ -1,0 +1,183 @@
+"""Reading, leaving out, splitting and resizing."""
+
+import re
+
+import numpy as np
+import pytest
+
+from skinlib import dataset
+from skinlib.dataset import PARTS, groups_on_both_sides, load_dataset, split_by_group
+from skinlib.files import CourseError, write_image
+from skinlib.isic import ISIC2018_IMAGES, ISIC2018_MASKS
+
+
+def test_embedded_set_has_all_parts_and_no_leak(small_data):
+    assert set(small_data.parts) == set(PARTS)
+    assert groups_on_both_sides(small_data.groups, small_data.parts) == 0
+    assert small_data.images.shape == (160, 192, 192, 3) and small_data.images.dtype == np.uint8
+    assert small_data.masks.dtype == bool and set(small_data.labels) == {0, 1}
+    assert len(small_data.part("train")) + len(small_data.part("validation")) + len(small_data.part("test")) == 160
+
+
+def test_select_keeps_all_columns_together(small_data):
+    chosen = small_data.select([5, 3])
+    assert list(chosen.image_ids) == [small_data.image_ids[5], small_data.image_ids[3]]
+    assert (chosen.images[1] == small_data.images[3]).all()
+    assert list(chosen.table["image_id"]) == list(chosen.image_ids)
+    with pytest.raises(ValueError, match="no part 'tset'"):
+        small_data.part("tset")
+
+
+def test_identity_changes_with_any_pixel(small_data):
+    copy = small_data.select(np.arange(len(small_data)))
+    assert copy.identity == small_data.identity
+    copy.images[0, 0, 0, 0] ^= 1
+    assert copy.identity != small_data.identity
+
+
+def test_split_keeps_groups_together_and_has_the_stated_shares():
+    groups = np.array([f"lesion {i // 2}" for i in range(8000)])
+    parts = split_by_group(groups)
+    assert groups_on_both_sides(groups, parts) == 0
+    shares = [np.mean(parts == part) for part in PARTS]
+    assert shares == pytest.approx([0.65, 0.15, 0.20], abs=0.03)
+
+
+def test_split_does_not_move_when_images_are_added():
+    groups = np.array([f"lesion {i}" for i in range(300)])
+    more = np.array([f"new {i}" for i in range(50)])
+    assert (split_by_group(np.concatenate([more, groups]))[50:] == split_by_group(groups)).all()
+
+
+def test_split_is_pinned():
+    """The parts must never move: a model trained yesterday must not meet its training images in a test tomorrow."""
+    names = np.array(["SYN_00000", "SYN_00001", "ISIC_0000000", "ISIC_0000003", "a"])
+    assert list(split_by_group(names)) == ["train", "train", "train", "train", "validation"]
+
+
+def test_leak_is_counted():
+    groups = np.array(["a", "a", "b", "b", "c"])
+    assert groups_on_both_sides(groups, np.array(["train", "test", "train", "train", "test"])) == 1
+
+
+def test_official_layout_is_read(isic_folder):
+    data = load_dataset("isic2018", isic_folder)
+    assert len(data) == 20 and not data.left_out
+    assert data.labels[0] == dataset.UNKNOWN and set(data.labels[1:]) == {0, 1}
+    assert data.groups[18] == data.groups[19]
+    assert data.parts[18] == data.parts[19]
+    assert [path.stem for path in data.sources] == list(data.image_ids)
+    assert 0.005 < data.masks.mean() < 0.7
+
+
+def test_images_are_rgb(isic_folder):
+    image = isic_folder / ISIC2018_IMAGES / "ISIC_9000003.jpg"
+    write_image(image, np.full((64, 64, 3), (250, 120, 10), np.uint8))
+    data = load_dataset("isic2018", isic_folder)
+    assert data.images[3].mean((0, 1)) == pytest.approx([250, 120, 10], abs=4)
+
+
+def test_folder_layout_is_read_and_its_own_test_part_kept(tmp_path, disc):
+    image, mask = disc
+    for part, name, count in (("Train", "benign", 12), ("Train", "Malignant", 12), ("test", "benign", 3)):
+        for i in range(count):
+            suffix = (".jpg", ".JPEG", ".png")[i % 3]
+            write_image(tmp_path / part / name / f"{part}{name}{i}.png", image)
+            (tmp_path / part / name / f"{part}{name}{i}.png").rename(tmp_path / part / name / f"{name}{i}{suffix}")
+            write_image(tmp_path / part / name / f"{name}{i}_segmentation.png", mask)
+    data = load_dataset("folder", tmp_path)
+    assert len(data) == 27 and not data.left_out
+    assert (data.parts == "test").sum() == 3 and {"train", "validation"} <= set(data.parts)
+    assert (data.labels == 1).sum() == 12
+
+
+def test_unusable_images_are_left_out_and_named(isic_folder):
+    images, masks = isic_folder / ISIC2018_IMAGES, isic_folder / ISIC2018_MASKS
+    content = (images / "ISIC_9000005.jpg").read_bytes()
+    (images / "ISIC_9000005.jpg").write_bytes(content[: len(content) // 2])
+    (masks / "ISIC_9000006_segmentation.png").unlink()
+    data = load_dataset("isic2018", isic_folder)
+    assert len(data) == 18
+    reasons = dict(data.left_out)
+    assert "truncated" in reasons["ISIC_9000005.jpg"]
+    assert "missing" in reasons["ISIC_9000006.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("number", "damage", "reason"),
+    [
+        (7, lambda image, mask: image.write_bytes(b""), "0 bytes"),
+        (7, lambda image, mask: image.write_bytes(b"not an image"), "not a readable"),
+        (7, lambda image, mask: write_image(mask, np.zeros((64, 64), bool)), "mask is empty"),
+        (7, lambda image, mask: write_image(mask, np.ones((60, 64), bool)), "mask is 64×60, the image 64×64"),
+    ],
+)
+def test_each_damage_has_its_reason(isic_folder, number, damage, reason):
+    name = f"ISIC_900000{number}"
+    damage(isic_folder / ISIC2018_IMAGES / f"{name}.jpg", isic_folder / ISIC2018_MASKS / f"{name}_segmentation.png")
+    data = load_dataset("isic2018", isic_folder)
+    assert len(data) == 19
+    assert reason in dict(data.left_out)[f"{name}.jpg"]
+
+
+def test_too_many_unusable_images_stop_the_run(isic_folder):
+    for number in range(5):
+        (isic_folder / ISIC2018_IMAGES / f"ISIC_900000{number}.jpg").write_bytes(b"")
+    with pytest.raises(CourseError, match="5 of 20 images cannot be used"):
+        load_dataset("isic2018", isic_folder)
+
+
+def _remove(path):
+    for child in path.iterdir():
+        child.unlink()
+    path.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda root: _remove(root / ISIC2018_MASKS), "no folder ISIC2018_Task1_Training_GroundTruth"),
+        (lambda root: [path.unlink() for path in (root / ISIC2018_MASKS).iterdir()], "holds no mask"),
+        (lambda root: [path.unlink() for path in (root / ISIC2018_IMAGES).iterdir()], "holds no .jpg"),
+        (lambda root: (root / "metadata.csv").unlink(), "metadata.csv is missing"),
+        (lambda root: (root / "metadata.csv").write_text("id,label\n1,2\n"), "no column isic_id or diagnosis_1"),
+    ],
+)
+def test_wrong_folders_are_explained_in_one_line(isic_folder, break_it, words):
+    break_it(isic_folder)
+    with pytest.raises(CourseError, match=re.escape(words)) as error:
+        load_dataset("isic2018", isic_folder)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_data_set_and_missing_or_empty_folder(tmp_path):
+    with pytest.raises(CourseError, match="no data set 'isic2081'; choose one of: synthetic, isic2018, folder"):
+        load_dataset("isic2081", tmp_path)
+    with pytest.raises(CourseError, match="does not exist"):
+        load_dataset("isic2018", tmp_path / "nowhere")
+    with pytest.raises(CourseError, match="train/benign"):
+        load_dataset("folder", tmp_path)
+
+
+def test_folder_without_masks_says_so(tmp_path, disc):
+    write_image(tmp_path / "train" / "benign" / "a.png", disc[0])
+    with pytest.raises(CourseError, match="holds no masks"):
+        load_dataset("folder", tmp_path)
+
+
+def test_resizing_averages_areas():
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:2, :2] = 200
+    assert (dataset.resize_image(image, 2)[0, 0] == 200).all()
+    mask = np.zeros((6, 6), bool)
+    mask[:3, :3] = True
+    assert dataset.resize_mask(mask, 2).tolist() == [[True, False], [False, False]]
+    assert dataset.resize_mask(mask, (12, 6)).shape == (12, 6)
+
+
+def test_real_isic2018_is_whole_and_without_leak(real_isic2018):
+    data = load_dataset("isic2018", real_isic2018)
+    assert len(data) == 1973 and not data.left_out
+    assert (data.labels == 0).sum() == 1582 and (data.labels == 1).sum() == 391
+    assert groups_on_both_sides(data.groups, data.parts) == 0
+    assert len(set(data.groups)) < 1973  # near-duplicates share a group

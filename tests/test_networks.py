@@ -1,0 +1,222 @@
+"""Both networks: shapes, losses, training that repeats itself, and models that load without this course's code."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinlib import cnn, stages, training, unet
+from skinlib.dataset import PARTS
+from skinlib.files import CourseError
+from skinlib.quiet import keras
+
+
+def some_of_each(data, count, parts):
+    return data.select(np.concatenate([np.flatnonzero(data.parts == part)[:count] for part in parts]))
+
+
+def test_shapes_ranges_and_size():
+    segmenter, classifier = unet.build_unet(), cnn.build_cnn()
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 180, 180, 3)).astype(np.float32)
+    masks = np.asarray(segmenter(pictures[:, :128, :128]))
+    answers = np.asarray(classifier(pictures))
+    assert masks.shape == (2, 128, 128, 1) and 0 <= masks.min() <= masks.max() <= 1
+    assert answers.shape == (2, 2) and answers.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
+    assert segmenter.count_params() <= 500_000 and classifier.count_params() <= 500_000
+    assert any(isinstance(layer, keras.layers.Concatenate) for layer in segmenter.layers)
+    assert any(isinstance(layer, keras.layers.Dropout) for layer in classifier.layers)
+
+
+def test_soft_dice_loss_by_hand():
+    masks = np.zeros((3, 2, 2, 1), np.float32)
+    masks[:, 0, :, 0] = 1  # two of four pixels
+    answers = np.stack([masks[0], 1 - masks[0], np.full((2, 2, 1), 0.5, np.float32)])
+    losses = np.asarray(unet.soft_dice_loss(masks, answers))
+    assert losses == pytest.approx([0, 1 - 1 / 5, 1 - 3 / 5])
+
+
+def test_augmentation_moves_mask_and_picture_together():
+    rows, columns = np.indices((128, 128))
+    mask = (rows - 50) ** 2 + (columns - 70) ** 2 < 22**2
+    image = np.where(mask[..., None], (90, 60, 40), (220, 180, 160)).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        changed, moved = training.augment(image, mask, rng)
+        assert changed.shape == (128, 128, 3) and changed.min() >= 0 and changed.max() <= 255
+        inside, outside = changed[moved > 0.9], changed[moved < 0.1]
+        assert inside.mean() < outside.mean() - 60
+        assert 0.4 < moved.mean() / mask.mean() < 2
+    assert training.augment(image, None, rng)[1] is None
+
+
+def test_batches_repeat_under_a_seed_and_differ_between_epochs():
+    images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3)).astype(np.uint8)
+    masks = images[..., 0] > 128
+    first, second = (training.Batches(images, masks, 4, 7, training.augment) for _ in range(2))
+    assert len(first) == 3 and first[2][0].shape == (2, 32, 32, 3)
+    assert all((a == b).all() for a, b in zip(first[1], second[1], strict=True))
+    before = first[0][0]
+    first.on_epoch_begin()
+    assert (before != first[0][0]).any()
+    assert sorted(first.order) == list(range(10))
+    other = training.Batches(images, masks, 4, 8, training.augment)
+    assert (other[0][0] != second[0][0]).any()
+
+
+def test_class_weights_make_classes_count_the_same():
+    labels = np.array([0] * 8 + [1] * 2)
+    weights = cnn.class_weights(labels)
+    assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
+    assert weights.sum() == pytest.approx(10)
+    assert (cnn.class_weights(np.zeros(5, int)) == 1).all()
+
+
+TRAIN_TWICE = """
+import numpy as np
+from skinlib import cnn, dataset, training, unet
+from skinlib.files import digest
+import pandas as pd
+data = dataset.load_dataset("synthetic", {folder!r}, quick=True)
+data = data.select(np.concatenate([np.flatnonzero(data.parts == p)[:24] for p in ("train", "validation")]))
+training.seed_everything(3)
+model, history = unet.train_unet(data, 2, 3)
+table = pd.DataFrame({{"part": data.parts, "label": data.labels}})
+crops = dataset.resize_images(data.images, 180)
+training.seed_everything(3)
+network, _ = cnn.train_cnn(crops, table, 2, 3)
+print(digest(*model.get_weights()), digest(*network.get_weights()), history["loss"])
+"""
+
+
+def test_training_gives_the_same_weights_in_two_processes(tmp_path):
+    program = TRAIN_TWICE.format(folder=str(tmp_path))
+    runs = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True) for _ in range(2)
+    ]
+    assert runs[0].stdout == runs[1].stdout and len(runs[0].stdout) > 60
+
+
+def test_training_never_reads_the_test_part(small_data, monkeypatch):
+    asked = []
+    part = type(small_data).part
+    monkeypatch.setattr(type(small_data), "part", lambda self, name: asked.append(name) or part(self, name))
+    monkeypatch.setattr(unet, "train", lambda *a, **k: {})
+    unet.train_unet(small_data, 1, 0)
+    assert set(asked) == {"train", "validation"}
+
+
+def test_training_keeps_the_best_epoch_and_lowers_the_loss(small_data):
+    data = some_of_each(small_data, 32, ("train", "validation"))
+    training.seed_everything(0)
+    model, history = unet.train_unet(data, 3, 0)
+    assert history["loss"][-1] < history["loss"][0]
+    validation = data.part("validation")
+    images = unet.resize_images(validation.images, 128)
+    masks = unet.resize_masks(validation.masks, 128)[..., None].astype(np.float32)
+    loss = np.mean(unet.segmentation_loss(masks, unet.predict_masks(model, images)[..., None]))
+    assert loss == pytest.approx(min(history["val_loss"]), rel=0.02)
+
+
+def test_stored_models_load_without_the_course(tmp_path, small_data):
+    """In a process that cannot import skinlib, and with Keras's plain load_model."""
+    segmenter = unet.build_unet()
+    segmenter.compile("adam", loss=unet.segmentation_loss)
+    training.save_model(segmenter, tmp_path / unet.UNET_FILE, {"seed": 0}, {"loss": [1.0]})
+    training.save_model(cnn.build_cnn(), tmp_path / cnn.CNN_FILE, {"seed": 0}, {"loss": [1.0]})
+    files = [str(path) for path in sorted(tmp_path.glob("*.keras"))]
+    program = (
+        "import sys; sys.modules['skinlib'] = None; import keras; "
+        f"print(*[keras.models.load_model(file).count_params() for file in {files!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == [str(cnn.build_cnn().count_params()), str(segmenter.count_params())]
+
+
+def test_a_model_of_other_data_or_half_written_is_not_taken(tmp_path):
+    path = tmp_path / "model.keras"
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    assert training.load_model(path, {"seed": 0}) is None
+    training.save_model(model, path, {"seed": 0}, {"loss": [1.0]})
+    stored, history = training.load_model(path, {"seed": 0})
+    assert history == {"loss": [1.0]}
+    assert all((a == b).all() for a, b in zip(stored.get_weights(), model.get_weights(), strict=True))
+    assert training.load_model(path, {"seed": 1}) is None
+    record = path.with_suffix(".json").read_text()
+    path.with_suffix(".json").unlink()
+    assert training.load_model(path, {"seed": 0}) is None
+    path.with_suffix(".json").write_text(record)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert training.load_model(path, {"seed": 0}) is None
+
+
+def test_damaged_and_missing_models_are_named_in_one_line(tmp_path):
+    with pytest.raises(CourseError, match="there is no model"):
+        training.open_model(tmp_path / "nothing.keras")
+    (tmp_path / "bad.keras").write_bytes(b"not a model")
+    with pytest.raises(CourseError, match=r"bad\.keras is not a readable Keras model") as error:
+        training.open_model(tmp_path / "bad.keras")
+    assert "\n" not in str(error.value)
+
+
+def test_a_failing_save_leaves_nothing_to_trust(tmp_path, monkeypatch):
+    path = tmp_path / "model.keras"
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    training.save_model(model, path, {"seed": 0}, {})
+
+    def full(self, target):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        training.save_model(model, path, {"seed": 1}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
+    assert training.load_model(path, {"seed": 1}) is None
+
+
+def test_stages_load_what_is_there_and_make_what_is_not(small_data, tmp_path, monkeypatch, capsys):
+    data = some_of_each(small_data, 12, PARTS)
+    trained = []
+
+    def instead(name, build):
+        return lambda *_: trained.append(name) or (build(), {"loss": [1.0]})
+
+    monkeypatch.setattr(unet, "train_unet", instead("unet", unet.build_unet))
+    monkeypatch.setattr(cnn, "train_cnn", instead("cnn", cnn.build_cnn))
+    for _ in range(2):
+        crops, table = stages.ready_crops(data, tmp_path, 0, True)
+        stages.ready_cnn(crops, table, data.name, tmp_path, 0, True)
+    assert trained == ["unet", "cnn"]
+    record = json.loads((tmp_path / "models" / "unet_model_lightweight.json").read_text())
+    assert record["made_from"]["dataset"] == "synthetic" and record["made_from"]["seed"] == 0
+    # Another seed, and other pictures, are other models.
+    stages.ready_unet(data, tmp_path, 1, True)
+    stages.ready_unet(data.select(np.arange(20)), tmp_path, 1, True)
+    assert trained == ["unet", "cnn", "unet", "unet"]
+    printed = set(capsys.readouterr().out.split("\n"))
+    assert printed == {"The U-Net is ready.", "The crops are ready.", "The CNN is ready.", ""}
+
+
+def test_predictions_do_not_depend_on_the_batch(small_data):
+    model, network = unet.build_unet(), cnn.build_cnn()
+    pictures = small_data.images[:5]
+    assert unet.predict_masks(model, pictures) == pytest.approx(unet.predict_masks(model, pictures, 2), abs=1e-5)
+    crops = unet.resize_images(pictures, 180)
+    assert cnn.predict_labels(network, crops) == pytest.approx(cnn.predict_labels(network, crops, 2), abs=1e-5)
+    mirrored = cnn.predict_labels(network, crops[:, ::-1])
+    assert cnn.predict_labels(network, crops) == pytest.approx(mirrored, abs=1e-5)
+    assert unet.predict_masks(model, pictures[:0]).shape == (0, 128, 128)
+    assert len(cnn.predict_labels(network, crops[:0])) == 0
+
+
+def test_cnn_learns_from_train_and_validation_rows_only(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cnn, "train", lambda model, *batches, **k: seen.extend(batches[:2]) or {})
+    parts = ["train"] * 4 + ["validation"] * 2 + ["test"] * 3
+    table = pd.DataFrame({"part": parts, "label": [0, 1, 0, 0, 1, 0, 1, 1, 0]})
+    crops = np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((1, 180, 180, 3), np.uint8)
+    cnn.train_cnn(crops, table, 1, 0)
+    assert sorted(seen[0].images[:, 0, 0, 0]) == [0, 1, 2, 3] and sorted(seen[1].images[:, 0, 0, 0]) == [4, 5]

@@ -1,0 +1,104 @@
+"""Otsu, clean masks, crops, and the folder that lesson 4 reads."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinlib import evaluation, segmentation
+from skinlib.segmentation import clean_mask, crop_lesion, lesion_box
+
+
+def test_otsu_finds_a_dark_disc(disc):
+    image, mask = disc
+    assert evaluation.dice(mask, segmentation.otsu_mask(image)) > 0.95
+
+
+def test_otsu_on_a_plain_picture_finds_nothing():
+    assert not segmentation.otsu_mask(np.full((40, 40, 3), 128, np.uint8)).any()
+
+
+def test_clean_mask_keeps_the_part_in_the_middle_and_fills_holes():
+    mask = np.zeros((40, 40), bool)
+    mask[14:26, 14:26] = True
+    mask[18:20, 18:20] = False
+    mask[0:3, 0:3] = True
+    expected = np.zeros((40, 40), bool)
+    expected[14:26, 14:26] = True
+    assert (clean_mask(mask) == expected).all()
+
+
+def test_clean_mask_prefers_a_large_part_beside_the_middle_to_a_speck_in_it():
+    mask = np.zeros((40, 40), bool)
+    mask[20, 20] = True
+    mask[5:15, 5:15] = True
+    assert clean_mask(mask).sum() == 100
+
+
+def test_clean_mask_of_nothing_is_nothing():
+    assert not clean_mask(np.zeros((5, 5), bool)).any()
+
+
+def test_box_has_the_margin_and_stays_square(disc):
+    _, mask = disc
+    top, bottom, left, right = lesion_box(mask, margin=0.5)
+    assert bottom - top == right - left == pytest.approx(2 * 39, abs=2)
+    assert (top + bottom) / 2 == pytest.approx(45, abs=1) and (left + right) / 2 == pytest.approx(60, abs=1)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 110), (80, 0), (80, 110)])
+def test_box_at_the_edge_is_moved_into_the_picture(corner):
+    mask = np.zeros((90, 120), bool)
+    mask[corner[0] : corner[0] + 10, corner[1] : corner[1] + 10] = True
+    top, bottom, left, right = lesion_box(mask, 0.5)
+    assert 0 <= top < bottom <= 90 and 0 <= left < right <= 120
+    assert bottom - top == right - left == 20
+    assert mask[top:bottom, left:right].sum() == 100
+
+
+def test_box_of_no_lesion_is_the_whole_picture_and_of_a_huge_one_what_fits():
+    assert lesion_box(np.zeros((90, 120), bool)) == (0, 90, 0, 120)
+    assert lesion_box(np.ones((90, 120), bool)) == (0, 90, 0, 120)
+
+
+def test_crop_is_what_the_cnn_reads(disc):
+    crop = crop_lesion(*disc)
+    assert crop.shape == (180, 180, 3) and crop.dtype == np.uint8
+    assert np.abs(crop[90, 90].astype(int) - (90, 60, 40)).max() < 3
+    assert np.abs(crop[2, 2].astype(int) - (220, 180, 160)).max() < 3
+
+
+def test_probabilities_become_clean_masks_of_the_asked_size():
+    probabilities = np.zeros((2, 128, 128), np.float32)
+    probabilities[0, 40:80, 40:80] = 0.9
+    masks = segmentation.masks_from_probabilities(probabilities, 192)
+    assert masks.shape == (2, 192, 192) and masks.dtype == bool
+    assert masks[0].mean() == pytest.approx((40 / 128) ** 2, rel=0.03) and not masks[1].any()
+
+
+def test_segmented_folder_is_laid_out_and_read_back(small_data, tmp_path):
+    data = small_data.select(np.arange(40))
+    data.labels[0] = -1
+    folder, made_from = tmp_path / "segmented", {"dataset": "synthetic", "unet": "abc"}
+    table = segmentation.write_segmented(data, data.masks, folder, made_from)
+    assert len(table) == 39
+    for _, row in table.iterrows():
+        side = "test" if row["part"] == "test" else "train"
+        assert row["file"].startswith(f"{side}/{('benign', 'malignant')[row['label']]}/")
+    files = {str(path.relative_to(folder)).replace("\\", "/") for path in folder.rglob("*.png")}
+    assert files == set(table["file"])
+    crops, again = segmentation.read_segmented(folder, made_from)
+    assert crops.shape == (39, 180, 180, 3)
+    assert (crops[5] == crop_lesion(data.images[6], data.masks[6])).all()
+    pd.testing.assert_frame_equal(again, table, check_dtype=False)
+
+
+def test_segmented_folder_of_another_origin_or_incomplete_is_not_believed(small_data, tmp_path):
+    data, folder, made_from = small_data.select(np.arange(10)), tmp_path / "segmented", {"unet": "abc"}
+    assert segmentation.read_segmented(folder, made_from) is None
+    table = segmentation.write_segmented(data, data.masks, folder, made_from)
+    assert segmentation.read_segmented(folder, {"unet": "other"}) is None
+    assert json.loads((folder / "made_from.json").read_text()) == made_from
+    (folder / table["file"][3]).unlink()
+    assert segmentation.read_segmented(folder, made_from) is None
