@@ -12,7 +12,7 @@ help:
 	@echo "make test       unit tests, notebook form, and every lesson's outputs compared"
 	@echo "make lab        open the lessons in JupyterLab"
 	@echo "make notebooks  run the lessons anew and keep their outputs in notebooks/"
-	@echo "make figures    copy the last course run's figures into figures/"
+	@echo "make figures    run the course and copy its figures into figures/"
 	@echo "make links      write the repository's address from pyproject.toml into badges and pages"
 	@echo "make lock       choose newer versions into requirements.lock and environment.yml"
 	@echo "make clean      remove .venv, runs/ and caches"

@@ -5,7 +5,7 @@ import numpy as np
 
 # Chardon et al. 1991: name, and the least angle in degrees.
 SKIN_TONES = (
-    ("very light", 55), ("light", 41), ("intermediate", 28), ("tan", 10), ("brown", -30), ("dark", -91),
+    ("very light", 55), ("light", 41), ("intermediate", 28), ("tan", 10), ("brown", -30), ("dark", -181),
 )  # fmt: skip
 
 

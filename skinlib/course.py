@@ -4,6 +4,8 @@ import ast
 import html
 import json
 import os
+import re
+import shutil
 import time
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from skinlib.progress import NO_BARS
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
+RESULTS = ("metrics.json", "metrics_summary.txt", "to_predict_results.csv", "classified_results", "masks")
 COMMON_PARAMETERS = ("dataset", "data_dir", "run_dir", "seed", "quick")
 
 
@@ -105,12 +108,18 @@ def run(
         "seed": seed,
         "quick": quick,
     }
-    parameters = check_parameters(chosen, common | (extra or {}))
+    extra = dict(extra or {})
+    if extra.get("to_predict"):
+        # The lessons run in notebooks/, but a path is meant from where the command was given.
+        extra["to_predict"] = str(Path(str(extra["to_predict"])).resolve())
+    parameters = check_parameters(chosen, common | extra)
     # Bars inside the kernels would end up in the executed notebooks; the bar over the cells is shown here.
     os.environ[NO_BARS] = "1"
-    # metrics.json tells of a whole run: an older one must not pass for this one's.
-    if any(lesson.stem.startswith("05") for lesson in chosen):
-        (out / "metrics.json").unlink(missing_ok=True)
+    _claim(out, {"dataset": dataset, "seed": seed, "quick": quick})
+    # What tells of a whole run must not be taken for this one's, should this one change the models or fail.
+    for name in ("index.html", *(RESULTS if any(lesson.stem[:2] > "01" for lesson in chosen) else ())):
+        shutil.rmtree(out / name, ignore_errors=True)
+        (out / name).unlink(missing_ok=True)
     print(f"{len(chosen)} lessons on {dataset}, into {out}", flush=True)
     seconds = {}
     for lesson in chosen:
@@ -123,11 +132,20 @@ def run(
     return out
 
 
+def _claim(out: Path, settings: dict[str, object]) -> None:
+    """Take a folder for a run. One that holds other things is refused: a run replaces what an older run left there."""
+    mark = out / "run.json"
+    if out.exists() and not mark.is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise CourseError(f"{out} holds something else than a run: name a new or empty folder with --out")
+    write_json(mark, settings)
+
+
 def _run_lesson(lesson: Path, out: Path, parameters: dict[str, object]) -> None:
     executed = out / "notebooks" / lesson.name
     executed.parent.mkdir(parents=True, exist_ok=True)
     unfinished = executed.with_name(f"{lesson.stem}.unfinished.ipynb")
-    for old in (executed, executed.with_suffix(".html"), unfinished):
+    headline = out / "headlines" / f"{lesson.stem}.txt"
+    for old in (executed, executed.with_suffix(".html"), unfinished, headline):
         old.unlink(missing_ok=True)
     try:
         notebook = papermill.execute_notebook(
@@ -141,6 +159,8 @@ def _run_lesson(lesson: Path, out: Path, parameters: dict[str, object]) -> None:
     except PapermillExecutionError as error:
         message = (error.evalue.strip().splitlines() or [""])[0]
         reason = message if error.ename == "CourseError" else f"{error.ename}: {message}"
+        if "[Errno 28]" in message:
+            reason = "the disk is full: free some space and start again"
         raise CourseError(
             f"lesson {lesson.stem} failed in cell [{error.exec_count}]: {reason} (the half-run notebook: {unfinished})"
         ) from None
@@ -149,6 +169,8 @@ def _run_lesson(lesson: Path, out: Path, parameters: dict[str, object]) -> None:
             f"lesson {lesson.stem} stopped: {str(error).splitlines()[0]} (the half-run notebook: {unfinished})"
         ) from None
     page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    # A lesson's links lead to the next notebook; on a page, to the next page.
+    page = re.sub(r'href="([0-9]{2}_\w+)\.ipynb"', r'href="\1.html"', page)
     write_text(executed.with_suffix(".html"), page)
     unfinished.replace(executed)
 

@@ -104,8 +104,9 @@ def load_dataset(name: str, data_dir: str | Path, quick: bool = False) -> Lesion
         return LesionDataset(name, images, masks, labels, image_ids, groups, split_by_group(groups), table)
     records = find_records(name, data_dir)
     if quick:
-        # The ids' hashes choose, so that a quick run sees every kind of image and always the same ones.
-        order = np.argsort([_unit_hash(record.image_id) for record in records], kind="stable")
+        # A hash of the id chooses, so that a quick run sees every kind of image and always the same ones. It must
+        # not be the split's own hash, or all of them would fall into one part.
+        order = np.argsort([_unit_hash(f"quick {record.image_id}") for record in records], kind="stable")
         records = [records[i] for i in sorted(order[:QUICK_COUNT])]
     return _read_records(name, records)
 
@@ -180,7 +181,7 @@ def _read_records(name: str, records: list[isic.ImageRecord]) -> LesionDataset:
             if mask.shape != image.shape[:2]:
                 return f"its mask is {mask.shape[1]}×{mask.shape[0]}, the image {image.shape[1]}×{image.shape[0]}"
             if not mask.any():
-                return "its mask is empty"
+                return "its mask has no pixel above 128 (masks are 0 and 255)"
             return resize_image(image, WORKING_SIZE), resize_mask(mask, WORKING_SIZE)
         except CourseError as error:
             return str(error)
@@ -209,6 +210,14 @@ def _read_records(name: str, records: list[isic.ImageRecord]) -> LesionDataset:
                 for record, part in zip(kept, parts, strict=True)
             ]
         )
+    absent = [part for part in PARTS if part not in parts]
+    if absent:
+        where = (
+            "put some into test/benign and test/malignant"
+            if absent == ["test"] and any(r.part for r in kept)
+            else "add more"
+        )
+        raise CourseError(f"of {len(kept)} images, none falls into the {absent[0]} part: {where}")
     table = pd.DataFrame(
         {"image_id": [r.image_id for r in kept], "lesion_id": groups, "label": [r.label for r in kept]}
     )

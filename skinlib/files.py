@@ -54,9 +54,12 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
     try:
         yield unfinished
         unfinished.chmod(0o755)
+        # Two renames, so that an interruption leaves either folder whole; what takes time comes after.
+        old = unfinished.with_name(f"{unfinished.name}-old")
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)
         unfinished.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

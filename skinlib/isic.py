@@ -43,8 +43,15 @@ def isic2018_records(data_dir: str | Path) -> list[ImageRecord]:
                 f"(expected: {ISIC2018_IMAGES}/, {ISIC2018_MASKS}/ and a table metadata.csv)"
             )
     table = _read_labels(root)
+    found = list_images(images)
+    groups = _joined_groups(
+        {
+            path.stem: [table.get(path.stem, {}).get(name, "") for name in ("lesion_id", "duplicate_group")]
+            for path in found
+        }
+    )
     records = []
-    for image in list_images(images):
+    for image in found:
         row = table.get(image.stem, {})
         mask = masks / f"{image.stem}_segmentation.png"
         records.append(
@@ -53,7 +60,7 @@ def isic2018_records(data_dir: str | Path) -> list[ImageRecord]:
                 image=image,
                 mask=mask,
                 label={"Benign": BENIGN, "Malignant": MALIGNANT}.get(row.get("diagnosis_1", ""), UNKNOWN),
-                group=row.get("lesion_id") or row.get("duplicate_group") or image.stem,
+                group=groups[image.stem],
             )
         )
     if not records:
@@ -78,12 +85,10 @@ def folder_records(data_dir: str | Path) -> list[ImageRecord]:
             for image in list_images(classes[name]) if name in classes else []:
                 if image.stem.endswith("_segmentation"):
                     continue
-                beside = image.with_name(f"{image.stem}_segmentation.png")
-                apart = mask_folder / beside.name if mask_folder else beside
-                records.append(
-                    ImageRecord(f"{part}/{name}/{image.stem}", image, beside if beside.is_file() else apart, label,
-                                image.stem, part)
-                )  # fmt: skip
+                # A name says nothing about the lesion: benign/1.jpg and malignant/1.jpg are two.
+                image_id = f"{part}/{name}/{image.stem}"
+                mask = _mask_of(image, mask_folder, part, name)
+                records.append(ImageRecord(image_id, image, mask, label, image_id, part))
     if not records:
         raise CourseError(
             f"{root} holds no images as train/benign, train/malignant, test/benign, test/malignant: put them so"
@@ -93,7 +98,24 @@ def folder_records(data_dir: str | Path) -> list[ImageRecord]:
             f"{root} holds no masks: lesson 02 learns from masks, so put NAME_segmentation.png beside each NAME.jpg "
             f"(or into {root / 'masks'}); to classify pictures without masks, use `skinlib predict`"
         )
+    owners: dict[Path, Path] = {}
+    for record in records:
+        other = owners.setdefault(record.mask, record.image)
+        if other != record.image and record.mask.is_file():
+            raise CourseError(
+                f"{record.mask.name} would be the mask of both {other} and {record.image}: "
+                "put each mask beside its image, or give the images different names"
+            )
     return records
+
+
+def _mask_of(image: Path, mask_folder: Path | None, part: str, name: str) -> Path:
+    """Where the mask of one image in a folder of one's own lies; a path that need not exist."""
+    file = f"{image.stem}_segmentation.png"
+    places = [image.with_name(file)]
+    if mask_folder:
+        places += [mask_folder / part / name / file, mask_folder / file]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def _existing_folder(data_dir: str | Path, dataset: str) -> Path:
@@ -114,4 +136,25 @@ def _read_labels(root: Path) -> dict[str, dict[str, str]]:
     missing = [name for name in ("isic_id", "diagnosis_1") if name not in table]
     if missing:
         raise CourseError(f"{path} has no column {' or '.join(missing)}; it has: {', '.join(map(str, table.columns))}")
-    return {row["isic_id"]: row for row in table.to_dict("records")}
+    return {row["isic_id"]: row for row in table.fillna("").to_dict("records")}
+
+
+def _joined_groups(keys_of: dict[str, list[str]]) -> dict[str, str]:
+    """Group of each image: images that share any key, directly or through others, share the group.
+
+    An image may name its lesion and its near-duplicates apart; both must keep it on one side of a split. The group
+    is called by the first of its keys in the alphabet, or by the image's own name where it has none.
+    """
+    leader: dict[str, str] = {}
+
+    def leader_of(key: str) -> str:
+        while leader.setdefault(key, key) != key:
+            key = leader[key]
+        return key
+
+    given = {image: [key for key in keys if key] or [image] for image, keys in keys_of.items()}
+    for keys in given.values():
+        first, *others = sorted({leader_of(key) for key in keys})
+        for other in others:
+            leader[other] = first
+    return {image: leader_of(keys[0]) for image, keys in given.items()}

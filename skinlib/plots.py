@@ -26,6 +26,19 @@ from skinlib.files import written_whole
 BLUE, ORANGE, GREEN, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#F0E442", "#555555"
 CLASS_STYLE = ({"color": BLUE, "linestyle": "-", "hatch": ""}, {"color": ORANGE, "linestyle": "--", "hatch": "///"})
 
+# How the measures of `evaluation` are written in a table.
+MEASURE_NAMES = {
+    "dice": "mean Dice",
+    "jaccard": "mean Jaccard",
+    "thresholded_jaccard": "thresholded Jaccard",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "brier": "Brier score (0 is best)",
+    "ece": "expected calibration error (0 is best)",
+}
+
 plt.rcParams.update(
     {"figure.dpi": 80, "savefig.dpi": 120, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
 )
@@ -45,7 +58,8 @@ class Scoreboard:
     """
 
     def __init__(self, title: str, rows: Sequence[tuple]) -> None:
-        self.title, self.rows = title, rows
+        self.title = title
+        self.rows = [(MEASURE_NAMES.get(name, name), *rest) for name, *rest in rows]
 
     def __repr__(self) -> str:
         lines = [self.title]
@@ -145,6 +159,8 @@ def image_grid(
     path: str | Path | None = None,
 ) -> None:
     """Pictures in rows. `masks` are outlined in yellow, solid; `found` masks in blue, dashed."""
+    if not len(images):
+        return
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.75 * columns, 1.95 * rows), squeeze=False)
     for axis in axes.flat:
@@ -168,7 +184,11 @@ def steps(pictures: dict[str, np.ndarray], path: str | Path | None = None) -> No
     for axis, (name, picture) in zip(axes.flat, pictures.items(), strict=True):
         axis.imshow(picture, cmap="gray" if picture.ndim == 2 else None)
         axis.set_title(name, fontsize=9)
-        axis.axis("off")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set(visible=True, color=GREY)
+        if len(picture) < 10:  # so small that single pixels are the point
+            axis.hlines(np.arange(0.5, len(picture) - 1), -0.5, picture.shape[1] - 0.5, color=GREY)
+            axis.vlines(np.arange(0.5, picture.shape[1] - 1), -0.5, len(picture) - 0.5, color=GREY)
     figure.tight_layout(pad=0.4)
     _finish(figure, path, of_pictures=True)
 

@@ -47,7 +47,7 @@ def clean_mask(mask: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes(parts == 1 + int(np.argmax(worth)))
 
 
-def lesion_box(mask: np.ndarray, margin: float = CROP_MARGIN) -> tuple[int, int, int, int]:
+def lesion_box(mask: np.ndarray, margin: float) -> tuple[int, int, int, int]:
     """Square around the lesion with a margin, moved to lie in the picture: top, bottom, left, right. Lesson 03.
 
     A lesion larger than the picture's shorter side gives a box as large as fits. An empty mask gives the whole
@@ -68,9 +68,9 @@ def lesion_box(mask: np.ndarray, margin: float = CROP_MARGIN) -> tuple[int, int,
     return starts[0], starts[0] + sides[0], starts[1], starts[1] + sides[1]
 
 
-def crop_lesion(image: np.ndarray, mask: np.ndarray, margin: float = CROP_MARGIN) -> np.ndarray:
+def crop_lesion(image: np.ndarray, mask: np.ndarray, margin: float | None = None) -> np.ndarray:
     """The lesion with some skin around it: uint8 RGB (h, w, 3) and bool (h, w) to uint8 (180, 180, 3). Lesson 03."""
-    top, bottom, left, right = lesion_box(mask, margin)
+    top, bottom, left, right = lesion_box(mask, CROP_MARGIN if margin is None else margin)
     return resize_image(image[top:bottom, left:right], CROP_SIZE)
 
 
@@ -85,6 +85,8 @@ def write_segmented(data: LesionDataset, masks: np.ndarray, folder: str | Path, 
     `masks` are the predicted ones, bool (n, s, s), at the size of `data.images`. The validation part lies in train/:
     crops.csv says which images are it. The whole folder appears at once, or not at all.
     """
+    if not (data.labels >= 0).any():
+        raise CourseError("no image has a label, benign or malignant: lessons 04 and 05 have nothing to learn from")
     rows = []
     with folder_written_whole(folder) as unfinished:
         for part in ("train", "test"):

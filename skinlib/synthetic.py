@@ -9,7 +9,6 @@ Clinical criteria: the ABCD rule of dermoscopy (Stolz 1994), TDS = 1.3 A + 0.1 B
 
 import functools
 import os
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -365,7 +364,7 @@ def _check_attributes(lesion: dict) -> None:
 
 
 def picture_list(count: int) -> list[tuple[int, int]]:
-    """(lesion seed, view) of each picture: one lesion in five is photographed twice, one in fifteen three times."""
+    """(lesion seed, view) of each picture: of fifteen lesions, two are photographed twice and one three times."""
     pictures, seed = [], 0
     while len(pictures) < count:
         views = 3 if seed % 15 == 7 else 2 if seed % 5 == 2 else 1
@@ -399,8 +398,8 @@ def load(
             table = pd.DataFrame({name[6:]: stored[name] for name in stored.files if name.startswith("table ")})
         if images.shape == (count, size, size, 3) and masks.shape == (count, size, size) and len(table) == count:
             return images, masks, table
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there, or not whole: paint it again
+    except Exception:  # not there, or not whole (a damaged zip raises almost anything): paint it again
+        pass
     images, masks, table = generate(count, size)
     columns = {
         f"table {name}": table[name].to_numpy(dtype=str)

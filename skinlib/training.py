@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from skinlib.files import CourseError, write_json, written_whole
+from skinlib.files import CourseError, digest, write_json, written_whole
 from skinlib.progress import progress
 from skinlib.quiet import keras
 
@@ -168,7 +168,7 @@ def save_model(model: keras.Model, path: str | Path, made_from: dict, history: d
     bare.set_weights(model.get_weights())
     with written_whole(path) as unfinished:
         bare.save(unfinished)
-    write_json(record, {"made_from": made_from, "history": history})
+    write_json(record, {"made_from": made_from, "weights": digest(*model.get_weights()), "history": history})
 
 
 def load_model(path: str | Path, made_from: dict) -> tuple[keras.Model, dict[str, list[float]]] | None:
@@ -177,7 +177,9 @@ def load_model(path: str | Path, made_from: dict) -> tuple[keras.Model, dict[str
         record = json.loads(Path(path).with_suffix(".json").read_text(encoding="utf-8"))
         if record["made_from"] != made_from:
             return None
-        return open_model(path), record["history"]
+        model = open_model(path)
+        # The record may be another process's, written just now beside a model of its own.
+        return (model, record["history"]) if record["weights"] == digest(*model.get_weights()) else None
     except (CourseError, OSError, ValueError, KeyError):
         return None
 

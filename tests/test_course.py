@@ -117,13 +117,31 @@ def test_a_failing_lesson_is_named_with_its_cell_and_kept_apart(lesson_folder, t
     lesson_folder("02_bad", "x = 1", "raise ValueError('the lamp is broken')", "print('never')")
     lesson_folder("03_never", "print('never')")
     (tmp_path / "run" / "notebooks").mkdir(parents=True)
+    (tmp_path / "run" / "run.json").write_text("{}")
     (tmp_path / "run" / "notebooks" / "02_bad.ipynb").write_text("of an earlier run")
+    (tmp_path / "run" / "metrics.json").write_text("of an earlier run")
     assert main(["run", "--out", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert "lesson 02_bad failed in cell [4]" in error or "lesson 02_bad failed in cell [3]" in error
     assert "ValueError: the lamp is broken" in error and "02_bad.unfinished.ipynb" in error
     left = sorted(path.name for path in (tmp_path / "run" / "notebooks").iterdir())
     assert left == ["01_good.html", "01_good.ipynb", "02_bad.unfinished.ipynb"]
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_folder_with_other_things_is_not_taken_for_a_run(lesson_folder, tmp_path, capsys):
+    lesson_folder("01_a", "x = 1")
+    (tmp_path / "mine" / "masks").mkdir(parents=True)
+    assert main(["run", "--out", str(tmp_path / "mine")]) == 1
+    assert "holds something else than a run" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["masks"]
+
+
+def test_a_path_parameter_is_meant_from_where_the_command_was_given(lesson_folder, tmp_path, monkeypatch):
+    lesson_folder("05_a", "print(to_predict)", parameters=PARAMETERS + '\nto_predict = ""')
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--out", "run", "-p", "to_predict=2024"]) == 0
+    assert str(tmp_path / "2024") in (tmp_path / "run" / "notebooks" / "05_a.ipynb").read_text()
 
 
 def test_a_dead_kernel_is_said_and_not_waited_for(lesson_folder, tmp_path, capsys):
@@ -143,6 +161,12 @@ def test_a_full_disk_is_one_clear_line(lesson_folder, tmp_path, capsys, monkeypa
     error = capsys.readouterr().err.splitlines()[-1]
     assert "No space left on device" in error and "free some space" in error
     assert not (tmp_path / "run" / "notebooks" / "01_a.ipynb").exists()
+
+
+def test_a_disk_that_fills_up_inside_a_lesson_is_said(lesson_folder, tmp_path, capsys):
+    lesson_folder("01_a", "raise OSError(28, 'No space left on device')")
+    assert main(["run", "--out", str(tmp_path / "run")]) == 1
+    assert "the disk is full: free some space" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_stops_with_status_130_and_leaves_no_finished_looking_lesson(tmp_path):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from skinlib import dataset
+from skinlib import dataset, isic
 from skinlib.dataset import PARTS, groups_on_both_sides, load_dataset, split_by_group
 from skinlib.files import CourseError, write_image
 from skinlib.isic import ISIC2018_IMAGES, ISIC2018_MASKS
@@ -70,6 +70,41 @@ def test_official_layout_is_read(isic_folder):
     assert 0.005 < data.masks.mean() < 0.7
 
 
+def test_quick_takes_a_share_of_every_part(isic_folder, monkeypatch):
+    monkeypatch.setattr(dataset, "QUICK_COUNT", 10)
+    data = load_dataset("isic2018", isic_folder, quick=True)
+    whole = load_dataset("isic2018", isic_folder)
+    assert len(data) == 10 and set(data.parts) == set(whole.parts)
+    assert list(data.parts) == [whole.parts[list(whole.image_ids).index(name)] for name in data.image_ids]
+
+
+def test_images_joined_by_any_key_share_a_group():
+    keys = {"a": ["L1", "G"], "b": ["", "G"], "c": ["L1", ""], "d": ["L2", ""], "e": ["", ""], "f": ["", "e"]}
+    groups = isic._joined_groups(keys)
+    assert groups["a"] == groups["b"] == groups["c"] == "G"
+    assert groups["d"] == "L2" and groups["e"] == groups["f"] == "e"
+
+
+def test_equal_names_in_a_folder_of_ones_own_are_different_lesions(tmp_path, disc):
+    image, mask = disc
+    for part in ("train", "test"):
+        for name in ("benign", "malignant"):
+            for number in range(8):
+                write_image(tmp_path / part / name / f"{number}.png", image)
+                write_image(tmp_path / "masks" / part / name / f"{number}_segmentation.png", mask)
+    data = load_dataset("folder", tmp_path)
+    assert len(set(data.groups)) == len(data) == 32
+    assert groups_on_both_sides(data.groups, data.parts) == 0
+
+
+def test_one_mask_for_two_images_is_refused(tmp_path, disc):
+    for name in ("benign", "malignant"):
+        write_image(tmp_path / "train" / name / "1.png", disc[0])
+    write_image(tmp_path / "masks" / "1_segmentation.png", disc[1])
+    with pytest.raises(CourseError, match="would be the mask of both"):
+        load_dataset("folder", tmp_path)
+
+
 def test_images_are_rgb(isic_folder):
     image = isic_folder / ISIC2018_IMAGES / "ISIC_9000003.jpg"
     write_image(image, np.full((64, 64, 3), (250, 120, 10), np.uint8))
@@ -108,7 +143,7 @@ def test_unusable_images_are_left_out_and_named(isic_folder):
     [
         (7, lambda image, mask: image.write_bytes(b""), "0 bytes"),
         (7, lambda image, mask: image.write_bytes(b"not an image"), "not a readable"),
-        (7, lambda image, mask: write_image(mask, np.zeros((64, 64), bool)), "mask is empty"),
+        (7, lambda image, mask: write_image(mask, np.zeros((64, 64), bool)), "no pixel above 128"),
         (7, lambda image, mask: write_image(mask, np.ones((60, 64), bool)), "mask is 64×60, the image 64×64"),
     ],
 )
@@ -156,6 +191,13 @@ def test_unknown_data_set_and_missing_or_empty_folder(tmp_path):
     with pytest.raises(CourseError, match="does not exist"):
         load_dataset("isic2018", tmp_path / "nowhere")
     with pytest.raises(CourseError, match="train/benign"):
+        load_dataset("folder", tmp_path)
+
+
+def test_too_few_images_to_split_say_so(tmp_path, disc):
+    for name in ("a.png", "a_segmentation.png"):
+        write_image(tmp_path / "train" / "benign" / name, disc[name != "a.png"])
+    with pytest.raises(CourseError, match="of 1 images, none falls into the"):
         load_dataset("folder", tmp_path)
 
 

@@ -148,6 +148,10 @@ def test_a_model_of_other_data_or_half_written_is_not_taken(tmp_path):
     path.with_suffix(".json").unlink()
     assert training.load_model(path, {"seed": 0}) is None
     path.with_suffix(".json").write_text(record)
+    assert training.load_model(path, {"seed": 0})
+    path.with_suffix(".json").write_text(record.replace('"weights": "', '"weights": "0'))  # another model's record
+    assert training.load_model(path, {"seed": 0}) is None
+    path.with_suffix(".json").write_text(record)
     path.write_bytes(path.read_bytes()[:-100])
     assert training.load_model(path, {"seed": 0}) is None
 
@@ -192,10 +196,11 @@ def test_stages_load_what_is_there_and_make_what_is_not(small_data, tmp_path, mo
     assert trained == ["unet", "cnn"]
     record = json.loads((tmp_path / "models" / "unet_model_lightweight.json").read_text())
     assert record["made_from"]["dataset"] == "synthetic" and record["made_from"]["seed"] == 0
-    # Another seed, and other pictures, are other models.
+    # Another seed, other pictures, and a run that was not quick, are other models.
     stages.ready_unet(data, tmp_path, 1, True)
     stages.ready_unet(data.select(np.arange(20)), tmp_path, 1, True)
-    assert trained == ["unet", "cnn", "unet", "unet"]
+    stages.ready_unet(data.select(np.arange(20)), tmp_path, 1, False)
+    assert trained == ["unet", "cnn", "unet", "unet", "unet"]
     printed = set(capsys.readouterr().out.split("\n"))
     assert printed == {"The U-Net is ready.", "The crops are ready.", "The CNN is ready.", ""}
 

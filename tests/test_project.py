@@ -1,7 +1,9 @@
 """The repository itself: locks in step, addresses in one place, nothing that may not be in it."""
 
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -54,13 +56,16 @@ def test_addresses_are_those_of_pyproject():
     assert links.main(["--check"]) == 0
 
 
-def test_an_address_is_rewritten_everywhere_and_nothing_else():
+def test_an_address_is_rewritten_everywhere_and_others_stay():
     text = (
         "git clone https://github.com/a/b.git\n[badge](https://colab.research.google.com/github/a/b/blob/main/"
-        'notebooks/01.ipynb) "https://github.com/a/b" https://github.com/a/b/actions/x https://github.com/a/b'
+        'notebooks/01.ipynb) "https://github.com/a/b" https://github.com/a/b/actions/x https://github.com/a/b\n'
+        "https://github.com/a/b-tools https://github.com/ImageMarkup/isic-cli "
     )
-    expected = text.replace("/a/b", "/new/name-2")
-    assert links.with_address(text, "new/name-2") == expected
+    assert links.written_names(text) == {"a/b"}
+    mended = links.with_address(text, {"a/b"}, "new/name-2")
+    assert mended.count("new/name-2") == 5 and mended.count("a/b") == 1 and "ImageMarkup/isic-cli" in mended
+    assert links.with_address(text, {"a/b"}, "a/b") == text
 
 
 def test_nothing_large_real_or_private_is_tracked():
@@ -68,6 +73,27 @@ def test_nothing_large_real_or_private_is_tracked():
         assert path.stat().st_size < 2e6, path
         assert not re.match(r"ISIC_\d{7}.*\.(jpg|jpeg|png)$", path.name), path
     assert sum(path.stat().st_size for path in tracked_files()) < 25e6
+
+
+def test_make_without_a_fitting_python_says_so_in_one_line(tmp_path):
+    for name in ("python3", "python3.13", "python3.12", "python3.11", "python"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(PROJECT / name, tmp_path / name)
+    done = subprocess.run(
+        [shutil.which("make"), "course"], cwd=tmp_path, env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "needs Python 3.11, 3.12 or 3.13" in done.stderr.splitlines()[0]
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_an_older_python_is_told_so_by_the_package():
+    program = "import sys; sys.version_info = (3, 10, 0); import skinlib"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 1
+    assert done.stderr.startswith("skinlib needs Python 3.11 or newer") and "Traceback" not in done.stderr
 
 
 def test_readme_shows_only_pictures_that_exist_and_are_made():
@@ -86,11 +112,11 @@ def test_imports_run_one_way():
     assert set(modules) == set(floor)
     for name, path in modules.items():
         text = path.read_text()
-        used = re.findall(r"from skinlib\.(\w+) import", text)
-        for names in re.findall(r"from skinlib import ([\w, ]+)", text):
+        used = re.findall(r"^\s*from skinlib\.(\w+) import", text, re.MULTILINE)
+        for names in re.findall(r"^\s*from skinlib import ([\w, ]+)", text, re.MULTILINE):
             used += [part.strip() for part in names.split(",")]
         for other in set(used) & set(floor):
-            assert floor[other] < floor[name] or name == "progress", f"{name} imports {other}"
+            assert floor[other] < floor[name], f"{name} imports {other}"
 
 
 def test_a_scoreboard_promises_in_text_and_measures_on_the_page():
@@ -106,5 +132,6 @@ def test_skin_tone_groups(disc):
     assert [skin_tone(angle) for angle in (60, 50, 30, 20, 0, -40)] == [name for name, _ in SKIN_TONES]
     lesion, skin = median_colours(*disc)
     assert lesion * 255 == pytest.approx([90, 60, 40]) and skin * 255 == pytest.approx([220, 180, 160])
+    assert all(skin_tone(angle) for angle in (-180, 180, skin_tone_angle([80 / 255, 80 / 255, 95 / 255])))
     light, dark = skin_tone_angle([0.9, 0.8, 0.72]), skin_tone_angle([0.35, 0.22, 0.15])
     assert light > 41 and dark < -10

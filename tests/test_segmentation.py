@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from skinlib import evaluation, segmentation
+from skinlib.files import CourseError
 from skinlib.segmentation import clean_mask, crop_lesion, lesion_box
 
 
@@ -58,8 +59,8 @@ def test_box_at_the_edge_is_moved_into_the_picture(corner):
 
 
 def test_box_of_no_lesion_is_the_whole_picture_and_of_a_huge_one_what_fits():
-    assert lesion_box(np.zeros((90, 120), bool)) == (0, 90, 0, 120)
-    assert lesion_box(np.ones((90, 120), bool)) == (0, 90, 0, 120)
+    assert lesion_box(np.zeros((90, 120), bool), 0.15) == (0, 90, 0, 120)
+    assert lesion_box(np.ones((90, 120), bool), 0.15) == (0, 90, 0, 120)
 
 
 def test_crop_is_what_the_cnn_reads(disc):
@@ -92,6 +93,14 @@ def test_segmented_folder_is_laid_out_and_read_back(small_data, tmp_path):
     assert crops.shape == (39, 180, 180, 3)
     assert (crops[5] == crop_lesion(data.images[6], data.masks[6])).all()
     pd.testing.assert_frame_equal(again, table, check_dtype=False)
+
+
+def test_a_data_set_without_labels_cannot_be_cropped_for_lesson_4(small_data, tmp_path):
+    data = small_data.select([0, 1])
+    data.labels[:] = -1
+    with pytest.raises(CourseError, match="no image has a label"):
+        segmentation.write_segmented(data, data.masks, tmp_path / "segmented", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_segmented_folder_of_another_origin_or_incomplete_is_not_believed(small_data, tmp_path):

@@ -36,6 +36,15 @@ def test_same_pixels_again_and_in_another_process():
     assert there[0] == again and len(again.strip()) == 64
 
 
+def test_the_same_on_every_machine():
+    """Pinned: attributes exactly, pixels to a fraction of a grey level in the mean."""
+    samples = [synthetic.make_image(seed, 64) for seed in range(4)]
+    assert [s.attributes["tds"] for s in samples] == [3.6, 2.8, 5.0, 7.2]
+    assert [s.attributes["label"] for s in samples] == [0, 0, 1, 1]
+    assert [s.image.mean() for s in samples] == pytest.approx([124.04, 146.38, 130.54, 81.22], abs=0.3)
+    assert [s.mask.mean() for s in samples] == pytest.approx([0.1504, 0.1248, 0.4351, 0.4875], abs=0.002)
+
+
 def test_generation_in_threads_equals_one_by_one(painted):
     images, masks, _ = painted
     for i, (seed, view) in enumerate(synthetic.picture_list(240)[:20]):
@@ -128,13 +137,15 @@ def test_cache_is_read_back_unchanged(tmp_path):
     assert first[2].astype(str).equals(second[2].astype(str))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "flipped"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "flipped", "directory"])
 def test_damaged_cache_is_painted_anew(tmp_path, damage):
     images, _, _ = synthetic.load(tmp_path, 12, 32)
     (cache,) = (tmp_path / "cache").iterdir()
     content = bytearray(cache.read_bytes())
     if damage == "flipped":
         content[len(content) // 3] ^= 0xFF  # inside the images
-    cache.write_bytes({"truncated": content[:-200], "empty": b"", "garbage": b"no archive", "flipped": content}[damage])
+    if damage == "directory":
+        content[content.rindex(b"PK\x01\x02") + 6] ^= 0xFF  # the zip's own table of contents: version needed
+    cache.write_bytes({"truncated": content[:-200], "empty": b"", "garbage": b"no archive"}.get(damage, content))
     again, _, _ = synthetic.load(tmp_path, 12, 32)
     assert (images == again).all()

@@ -13,13 +13,7 @@ from pathlib import Path
 from skinlib.files import write_text
 
 PROJECT = Path(__file__).resolve().parent.parent
-NAME = r"[\w.-]+/[\w.-]+?"
-# Each pattern marks a place where an address stands; its one group is OWNER/REPO.
-PLACES = (
-    re.compile(rf"https://colab\.research\.google\.com/github/({NAME})/blob/main/notebooks/"),
-    re.compile(rf"https://github\.com/({NAME})(?=\.git\b|/actions/|[\s\"')\\]|$)", re.MULTILINE),
-)
-BADGE = re.compile(r"https://colab\.research\.google\.com/github/[^)\s\"]+/notebooks/([^)\s\"]+)")
+BADGE = re.compile(r"https://colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/main/notebooks/([^)\s\"\\]+)")
 
 
 def repository() -> str:
@@ -34,10 +28,17 @@ def pages() -> list[Path]:
     return texts + sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 
-def with_address(text: str, name: str) -> str:
-    """The text with every address of this repository replaced by `name`."""
-    for place in PLACES:
-        text = place.sub(lambda match: match.group(0).replace(match.group(1), name, 1), text)
+def written_names(text: str) -> set[str]:
+    """The OWNER/REPO that the badges in a text name: what this repository was called when they were written."""
+    return {name for name, _ in BADGE.findall(text)}
+
+
+def with_address(text: str, old_names: set[str], name: str) -> str:
+    """The text with each address of this repository under an old name put under `name`; other addresses stay."""
+    for old in old_names - {name}:
+        text = re.sub(
+            rf"(?<=github\.com/){re.escape(old)}(?![\w-])|(?<=/github/){re.escape(old)}(?=/blob/)", name, text
+        )
     return text
 
 
@@ -45,16 +46,16 @@ def wrong_badges(path: Path) -> list[str]:
     """Badges of a notebook that lead to another notebook."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     first = "".join(cells[0]["source"]) if cells else ""
-    return [target for target in BADGE.findall(first) if target != path.name] or (
-        [] if BADGE.search(first) else ["no badge"]
-    )
+    targets = [target for _, target in BADGE.findall(first)]
+    return [target for target in targets if target != path.name] if targets else ["nothing: it has none"]
 
 
 def main(arguments: list[str]) -> int:
     check, name, faults = "--check" in arguments, repository(), []
+    old_names = set().union(*(written_names(page.read_text(encoding="utf-8")) for page in pages()))
     for page in pages():
         text = page.read_text(encoding="utf-8")
-        mended = with_address(text, name)
+        mended = with_address(text, old_names, name)
         if mended != text and check:
             faults.append(f"{page.name}: an address is not {name}; run `make links`")
         elif mended != text:
