@@ -55,6 +55,11 @@ def test_split_is_pinned():
     assert list(split_by_group(names)) == ["train", "train", "train", "train", "validation"]
 
 
+def test_split_is_pinned_in_its_shares():
+    parts = split_by_group(np.array([f"lesion {number}" for number in range(2000)]))
+    assert [int((parts == part).sum()) for part in PARTS] == [1304, 270, 426]
+
+
 def test_leak_is_counted():
     groups = np.array(["a", "a", "b", "b", "c"])
     assert groups_on_both_sides(groups, np.array(["train", "test", "train", "train", "test"])) == 1
@@ -215,6 +220,8 @@ def test_resizing_averages_areas():
     mask[:3, :3] = True
     assert dataset.resize_mask(mask, 2).tolist() == [[True, False], [False, False]]
     assert dataset.resize_mask(mask, (12, 6)).shape == (12, 6)
+    half = np.array([[1, 1, 0, 0], [0, 0, 0, 1]], bool)  # half of the left block, a quarter of the right one
+    assert dataset.resize_mask(half, (1, 2)).tolist() == [[True, False]]
 
 
 def test_real_isic2018_is_whole_and_without_leak(real_isic2018):

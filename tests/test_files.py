@@ -19,6 +19,15 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_who_reads_while_a_file_is_rewritten_sees_the_old_one_whole(tmp_path):
+    path = tmp_path / "metrics.json"
+    files.write_text(path, "old")
+    with path.open() as reader:
+        files.write_text(path, "new and longer")
+        assert reader.read() == "old"
+    assert path.read_text() == "new and longer"
+
+
 def test_a_failing_folder_leaves_the_old_folder(tmp_path):
     folder = tmp_path / "segmented"
     with files.folder_written_whole(folder) as unfinished:

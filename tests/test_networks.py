@@ -52,6 +52,21 @@ def test_augmentation_moves_mask_and_picture_together():
     assert training.augment(image, None, rng)[1] is None
 
 
+def test_augmentation_turns_all_ways_and_mirrors():
+    picture = np.zeros((64, 64, 3), np.uint8)
+    for channel, (row, column) in enumerate([(20, 20), (20, 44), (44, 20)]):
+        picture[row - 3 : row + 4, column - 3 : column + 4, channel] = 255
+    rng, turns, hands = np.random.default_rng(0), [], []
+    for _ in range(60):
+        changed, _ = training.augment(picture, None, rng, strength=0)
+        red, green, blue = (np.argwhere(changed[..., channel] > 128).mean(axis=0) for channel in range(3))
+        turns.append(np.degrees(np.arctan2(*(green - red))))
+        hands.append(np.sign(np.linalg.det([green - red, blue - red])))
+        assert np.linalg.norm(green - red) == pytest.approx(24, abs=1)
+    assert set(hands) == {-1, 1} and 15 < sum(hand > 0 for hand in hands) < 45
+    assert np.histogram(turns, 4, (-180, 180))[0].min() > 5
+
+
 def test_batches_repeat_under_a_seed_and_differ_between_epochs():
     images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3)).astype(np.uint8)
     masks = images[..., 0] > 128

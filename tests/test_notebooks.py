@@ -149,3 +149,18 @@ def test_comparing_outputs_fails_on_a_changed_number_and_only_then(tmp_path, bef
         [*command, "--nbval-sanitize-with", str(SANITIZER)], capture_output=True, text=True, cwd=tmp_path
     )
     assert (done.returncode == 0) == passes, done.stdout[-1500:]
+
+
+def test_the_figures_on_the_page_keep_what_the_text_promises(lesson):
+    """The comparison blanks this run's own figures; here they are held against the range beside them."""
+    for cell in lesson[1].cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            shown = re.findall(r"<b>([-\d.,]+)</b>", data.get("text/html", ""))
+            promised = re.findall(
+                r"^  .*: (?:within ([-\d.,]+)–([-\d.,]+)|([-\d.,]+))$", data.get("text/plain", ""), re.MULTILINE
+            )
+            if "<caption>" in data.get("text/html", ""):
+                assert len(shown) == len(promised) > 0
+            for figure, (low, high, exact) in zip(shown, promised, strict=True):
+                assert float(low or exact) <= float(figure) <= float(high or exact), (figure, low, high, exact)
