@@ -202,7 +202,8 @@ def _read_records(name: str, records: list[isic.ImageRecord]) -> LesionDataset:
         raise CourseError(f"{len(left_out)} of {len(records)} images cannot be used, more than one in ten: {first}")
     groups = np.array([record.group for record in kept])
     parts = split_by_group(groups)
-    if any(record.part for record in kept):
+    has_own_parts = any(record.part for record in kept)
+    if has_own_parts:
         # The data set names its own test part; only the validation part is ours to choose.
         parts = np.array(
             [
@@ -212,12 +213,9 @@ def _read_records(name: str, records: list[isic.ImageRecord]) -> LesionDataset:
         )
     absent = [part for part in PARTS if part not in parts]
     if absent:
-        where = (
-            "put some into test/benign and test/malignant"
-            if absent == ["test"] and any(r.part for r in kept)
-            else "add more"
-        )
-        raise CourseError(f"of {len(kept)} images, none falls into the {absent[0]} part: {where}")
+        own_test = has_own_parts and absent == ["test"]
+        advice = "put some into test/benign and test/malignant" if own_test else "add more"
+        raise CourseError(f"of {len(kept)} images, none falls into the {absent[0]} part: {advice}")
     table = pd.DataFrame(
         {"image_id": [r.image_id for r in kept], "lesion_id": groups, "label": [r.label for r in kept]}
     )

@@ -1,6 +1,6 @@
 """What both networks share: seeds, batches with augmentation, the training loop, and models on disk.
 
-Nothing in here knows what a lesion is.
+Nothing in here knows which of the two it trains.
 """
 
 import json

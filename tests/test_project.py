@@ -52,8 +52,13 @@ def test_the_conda_environment_is_in_step_with_the_lock():
     assert parts[2]["pip"][-1] == "--editable ."
 
 
-def test_addresses_are_those_of_pyproject():
+def test_addresses_are_those_of_pyproject(monkeypatch, tmp_path, capsys):
     assert links.main(["--check"]) == 0
+    stray = tmp_path / "CITATION.cff"
+    stray.write_text('repository-code: "https://github.com/some/other"\n')
+    monkeypatch.setattr(links, "pages", lambda: [stray])
+    assert links.main(["--check"]) == 1
+    assert "CITATION.cff: an address is not" in capsys.readouterr().out
 
 
 def test_an_address_is_rewritten_everywhere_and_others_stay():
@@ -63,6 +68,8 @@ def test_an_address_is_rewritten_everywhere_and_others_stay():
         "https://github.com/a/b-tools https://github.com/ImageMarkup/isic-cli "
     )
     assert links.written_names(text) == {"a/b"}
+    assert links.written_names('repository-code: "https://github.com/c/d"\n') == {"c/d"}
+    assert links.written_names("!git clone --depth 1 https://github.com/e/f.g /content\n") == {"e/f.g"}
     mended = links.with_address(text, {"a/b"}, "new/name-2")
     assert mended.count("new/name-2") == 5 and mended.count("a/b") == 1 and "ImageMarkup/isic-cli" in mended
     assert links.with_address(text, {"a/b"}, "a/b") == text

@@ -14,6 +14,8 @@ from skinlib.files import write_text
 
 PROJECT = Path(__file__).resolve().parent.parent
 BADGE = re.compile(r"https://colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/main/notebooks/([^)\s\"\\]+)")
+# Where a text names this repository without a badge: to clone it, and to cite it.
+NAMED = re.compile(r"(?:git clone [^\n]*|repository-code: \")https://github\.com/([\w.-]+/[\w.-]+?)(?=\.git|[\s\"])")
 
 
 def repository() -> str:
@@ -29,8 +31,8 @@ def pages() -> list[Path]:
 
 
 def written_names(text: str) -> set[str]:
-    """The OWNER/REPO that the badges in a text name: what this repository was called when they were written."""
-    return {name for name, _ in BADGE.findall(text)}
+    """The OWNER/REPO that badges, clone and citation lines give: what this repository was called when written."""
+    return {name for name, _ in BADGE.findall(text)} | set(NAMED.findall(text))
 
 
 def with_address(text: str, old_names: set[str], name: str) -> str:
