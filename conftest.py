@@ -2,6 +2,6 @@
 
 import os
 
-from skinlib.progress import NO_BARS
+from skinlib.progress import HEADLESS
 
-os.environ[NO_BARS] = "1"
+os.environ[HEADLESS] = "1"

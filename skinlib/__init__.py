@@ -1,7 +1,8 @@
 """skinlib: what the notebooks of this course share.
 
-One file per lesson (`unet`, `segmentation`, `cnn`, `evaluation`), a few rooms below them (`synthetic`, `isic`,
-`dataset`, `training`, `plots`, `files`), and three above (`predict`, `course`, `__main__`).
+One file per lesson (`unet`, `segmentation`, `cnn`, `evaluation`), the rooms below them (`painting`, `lesion`,
+`artefacts`, `annotators` and `synthetic` paint the embedded data set; `isic`, `dataset`, `training`, `plots`, `files`),
+and those above (`stages`, `predict`, `course`, `benchmark`, `__main__`).
 For education; not a medical device.
 """
 

@@ -1,4 +1,4 @@
-"""The command line: `skinlib run`, `skinlib predict`. TensorFlow and Jupyter are imported only by what needs them."""
+"""The command line: `skinlib run`, `data`, `predict`, `benchmark`. TensorFlow is imported only by what needs it."""
 
 import argparse
 import sys
@@ -34,6 +34,19 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
     predict.add_argument("--models", type=Path, required=True, help="a run's models folder: RUN/models")
     predict.add_argument("--out", type=Path, required=True, help="where masks, pictures and the CSV go")
+
+    data = commands.add_parser("data", allow_abbrev=False, help="make a data set's files in a folder")
+    data.add_argument("name", metavar="NAME", help="synthetic: the embedded data set, painted here and now")
+    data.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder, in ISIC 2018's layout")
+    data.add_argument("--limit", type=int, metavar="N", help="how many images (default: 800)")
+    data.add_argument("--size", type=int, metavar="PIXELS", help="width of an image, 32–2048 (default: 192)")
+
+    benchmark = commands.add_parser("benchmark", allow_abbrev=False, help="measure what the course claims")
+    benchmark.add_argument("name", metavar="NAME", help="generator (a minute) or transfer (20 minutes)")
+    benchmark.add_argument("--data-dir", type=Path, help="for transfer: where the real ISIC 2018 Task 1 lies")
+    benchmark.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="default: runs/benchmark")
+    benchmark.add_argument("--seed", type=int, default=0)
+    benchmark.add_argument("--quick", action="store_true", help="only to see it run: its figures mean nothing")
     return parser
 
 
@@ -41,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     options = build_parser().parse_args(arguments)
     try:
-        return _run(options) if options.command == "run" else _predict(options)
+        return {"run": _run, "data": _data, "predict": _predict, "benchmark": _benchmark}[options.command](options)
     except CourseError as error:
         print(f"skinlib: {error}", file=sys.stderr)
         return 1
@@ -80,6 +93,27 @@ def _predict(options: argparse.Namespace) -> int:
     print(f"{len(table) - len(failed)} of {len(table)} pictures classified: see {options.out / predict.RESULTS_FILE}")
     print("For education; not a medical device.")
     return 1 if len(failed) else 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    if options.name != "synthetic":
+        raise CourseError(f"'{options.name}' cannot be made here, only synthetic; for real data see data/README.md")
+    from skinlib import synthetic
+
+    count = synthetic.DEFAULT_COUNT if options.limit is None else options.limit
+    size = synthetic.DEFAULT_SIZE if options.size is None else options.size
+    best = synthetic.export(options.to, count, size)
+    print(f"{count} pictures of {size}×{size} pixels, masks, outlines and metadata.csv: see {options.to}")
+    figures = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in best.items() if value == value]
+    print("best possible: " + (", ".join(figures) or "not defined"))
+    return 0
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from skinlib import benchmark
+
+    print(benchmark.run(options.name, options.data_dir, options.out, options.seed, options.quick))
+    return 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from skinlib.dataset import find_records
 from skinlib.files import CourseError, write_json, write_text
-from skinlib.progress import NO_BARS
+from skinlib.progress import HEADLESS
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
@@ -114,7 +114,7 @@ def run(
         extra["to_predict"] = str(Path(str(extra["to_predict"])).resolve())
     parameters = check_parameters(chosen, common | extra)
     # Bars inside the kernels would end up in the executed notebooks; the bar over the cells is shown here.
-    os.environ[NO_BARS] = "1"
+    os.environ[HEADLESS] = "1"
     _claim(out, {"dataset": dataset, "seed": seed, "quick": quick})
     # What tells of a whole run must not be taken for this one's, should this one change the models or fail.
     for name in ("index.html", *(RESULTS if any(lesson.stem[:2] > "01" for lesson in chosen) else ())):

@@ -25,7 +25,7 @@ QUICK_COUNT = 160  # images of a `quick` run: enough to try every cell, too few 
 LEAST_USABLE = 0.9  # a run goes on only if this share of the images can be used
 
 ABOUT = {
-    "synthetic": "pictures painted by a program: every mask is exact, every attribute known, and no patient is in them",
+    "synthetic": "pictures painted by a program: every outline and attribute is known, and no patient is in them",
     "isic2018": "real dermoscopic photographs of ISIC 2018 Task 1; a person drew or approved each mask; "
     "the labels come from the ISIC Archive",
     "folder": "your own pictures and masks",
@@ -36,14 +36,16 @@ ABOUT = {
 class LesionDataset:
     """n pictures with all that is known about each.
 
-    images       uint8 RGB (n, WORKING_SIZE, WORKING_SIZE, 3), values 0–255
-    masks        bool (n, WORKING_SIZE, WORKING_SIZE), True inside the lesion
+    images       uint8 RGB (n, s, s, 3), values 0–255; s is WORKING_SIZE where `load_dataset` made it
+    masks        bool (n, s, s), True inside the lesion
     labels       int (n,), 0 benign, 1 malignant, -1 not known
     image_ids    str (n,); groups: str (n,), the lesion (or set of near-duplicates) that an image shows
     parts        str (n,), "train", "validation" or "test": one group never stands in two of them
     table        one row per image with whatever else the data set tells
     left_out     file name and reason for each image that could not be used
     sources      the image files, where there are such
+    outlines     masks by the name of who drew them, `masks` among them ("exact": as it was painted); none where only
+                 one outline of each lesion is known
     """
 
     name: str
@@ -56,6 +58,7 @@ class LesionDataset:
     table: pd.DataFrame
     left_out: tuple[tuple[str, str], ...] = ()
     sources: tuple[Path, ...] = ()
+    outlines: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,6 +84,7 @@ class LesionDataset:
             **{name: getattr(self, name)[chosen] for name in fields},
             table=self.table.iloc[chosen].reset_index(drop=True),
             sources=tuple(self.sources[i] for i in chosen) if self.sources else (),
+            outlines={name: masks[chosen] for name, masks in self.outlines.items()},
         )
 
     def part(self, name: str) -> "LesionDataset":
@@ -98,10 +102,7 @@ def load_dataset(name: str, data_dir: str | Path, quick: bool = False) -> Lesion
     """
     if name == "synthetic":
         count = QUICK_COUNT if quick else synthetic.DEFAULT_COUNT
-        images, masks, table = synthetic.load(data_dir, count, WORKING_SIZE)
-        groups, labels = table["lesion_id"].to_numpy(dtype=str), table["label"].to_numpy(dtype=int)
-        image_ids = table["image_id"].to_numpy(dtype=str)
-        return LesionDataset(name, images, masks, labels, image_ids, groups, split_by_group(groups), table)
+        return from_synthetic(synthetic.load(data_dir, count, WORKING_SIZE))
     records = find_records(name, data_dir)
     if quick:
         # A hash of the id chooses, so that a quick run sees every kind of image and always the same ones. It must
@@ -109,6 +110,22 @@ def load_dataset(name: str, data_dir: str | Path, quick: bool = False) -> Lesion
         order = np.argsort([_unit_hash(f"quick {record.image_id}") for record in records], kind="stable")
         records = [records[i] for i in sorted(order[:QUICK_COUNT])]
     return _read_records(name, records)
+
+
+def from_synthetic(made: synthetic.SyntheticSet, shares: tuple[float, float] = (0.65, 0.15)) -> LesionDataset:
+    """A painted set of any size, split; `shares` as in `split_by_group`."""
+    groups = made.table["lesion_id"].to_numpy(dtype=str)
+    return LesionDataset(
+        name="synthetic",
+        images=made.images,
+        masks=made.masks,
+        labels=made.table["label"].to_numpy(dtype=int),
+        image_ids=made.table["image_id"].to_numpy(dtype=str),
+        groups=groups,
+        parts=split_by_group(groups, shares),
+        table=made.table,
+        outlines=made.outlines,
+    )
 
 
 def find_records(name: str, data_dir: str | Path) -> list[isic.ImageRecord]:
@@ -120,6 +137,8 @@ def find_records(name: str, data_dir: str | Path) -> list[isic.ImageRecord]:
 
 def split_by_group(groups: np.ndarray, shares: tuple[float, float] = (0.65, 0.15)) -> np.ndarray:
     """Part of each image, "train" (65 %), "validation" (15 %) or "test" (the rest): str (n,). Lesson 01.
+
+    `shares` are those of train and validation.
 
     A group's own name decides, by its hash: all images of one lesion land together, and adding images moves no
     other. No random number is drawn, so that every machine and every run has the same test part.
@@ -235,6 +254,6 @@ def _read_records(name: str, records: list[isic.ImageRecord]) -> LesionDataset:
 
 __all__ = [
     "BENIGN", "CLASS_NAMES", "MALIGNANT", "PARTS", "UNKNOWN", "WORKING_SIZE", "LesionDataset", "find_records",
-    "groups_on_both_sides", "load_dataset", "resize_image", "resize_images", "resize_mask", "resize_masks",
-    "split_by_group",
+    "from_synthetic", "groups_on_both_sides", "load_dataset", "resize_image", "resize_images", "resize_mask",
+    "resize_masks", "split_by_group",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ Benign and malignant are told apart by shape, hatch or line as well as by colour
 
 import html
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from sklearn.metrics import classification_report as report_of
 from sklearn.metrics import confusion_matrix as matrix_of
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from skinlib import synthetic
 from skinlib.dataset import CLASS_NAMES
-from skinlib.files import written_whole
+from skinlib.files import CourseError, write_image, written_whole
+from skinlib.progress import HEADLESS
 
 BLUE, ORANGE, GREEN, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#F0E442", "#555555"
 CLASS_STYLE = ({"color": BLUE, "linestyle": "-", "hatch": ""}, {"color": ORANGE, "linestyle": "--", "hatch": "///"})
@@ -162,7 +165,8 @@ def image_grid(
     if not len(images):
         return
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.75 * columns, 1.95 * rows), squeeze=False)
+    lines = max((title.count("\n") for title in titles), default=0) if titles is not None else 0
+    figure, axes = plt.subplots(rows, columns, figsize=(1.75 * columns, (1.95 + 0.17 * lines) * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for i, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
@@ -176,6 +180,19 @@ def image_grid(
             axis.set_title(titles[i], fontsize=8)
     figure.tight_layout(pad=0.4)
     _finish(figure, path, of_pictures=True)
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray], columns: int = 12, side: int = 128, path: str | Path | None = None
+) -> None:
+    """Many pictures edge to edge, uint8 RGB, each `side` pixels wide: for the first look, before any single one."""
+    tiles = [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+    tiles += [np.full((side, side, 3), 255, np.uint8)] * (-len(tiles) % columns)
+    sheet = np.vstack([np.hstack(tiles[row : row + columns]) for row in range(0, len(tiles), columns)])
+    if path is not None:
+        write_image(path, sheet)
+    encoded = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    display(Image(encoded.tobytes(), format="jpeg", width=min(sheet.shape[1], 1000)))
 
 
 def steps(pictures: dict[str, np.ndarray], path: str | Path | None = None) -> None:
@@ -326,3 +343,80 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, path: str | Path 
     axis.set(xlabel="probability stated", ylabel="share that was malignant", xlim=(0, 1), ylim=(0, 1))
     axis.legend(frameon=False, fontsize=8)
     _finish(figure, path)
+
+
+# -- sliders ---------------------------------------------------------------------------------------------------------
+
+
+def lesion_sliders() -> None:
+    """Sliders for a painted lesion's attributes: every move paints it anew. Lesson 01.
+
+    Needs a browser behind it. Where outputs are kept or compared, one line says so instead.
+    """
+    if HEADLESS in os.environ:
+        print("The sliders move in JupyterLab and in Colab; the grid below shows the same without them.")
+        return
+    display(lesion_workbench())
+
+
+def lesion_workbench() -> "ipywidgets.Widget":  # noqa: F821
+    """The widget that `lesion_sliders` shows: controls on the left, picture and score on the right."""
+    import ipywidgets
+
+    def slider(low: float, high: float, value: float, step: float) -> ipywidgets.Widget:
+        whole = isinstance(step, int)
+        kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+        return kind(min=low, max=high, value=value, step=step, continuous_update=False)
+
+    def several(names: Sequence[str], chosen: int) -> ipywidgets.Widget:
+        return ipywidgets.SelectMultiple(options=list(names), value=list(names)[:chosen], rows=min(6, len(names)))
+
+    controls = {
+        "seed": slider(0, 500, 7, 1),
+        "asymmetry": slider(0, 2, 1, 1),
+        "border": slider(0, 8, 3, 1),
+        "colours": several(synthetic.COLOURS, 2),
+        "structures": several(synthetic.STRUCTURES, 1),
+        "seven_point": several(synthetic.SEVEN_POINT, 0),
+        "radius": slider(0.05, 0.9, 0.27, 0.01),
+        "contrast": slider(0.05, 2.0, 0.8, 0.05),
+        "softness": slider(0.0, 0.6, 0.15, 0.01),
+        "ita": slider(-50, 80, 50, 1),
+        "hair": slider(0, 60, 0, 1),
+        "ruler": ipywidgets.Checkbox(value=False, indent=False),
+        "ink": ipywidgets.Checkbox(value=False, indent=False),
+        "patches": ipywidgets.Checkbox(value=False, indent=False),
+        "dark_corners": ipywidgets.Checkbox(value=False, indent=False),
+    }
+    # What has no control stays away, so that nothing comes and goes with the lesion's number.
+    absent = {"bubbles": 0, "gel_border": False, "reflections": False, "patchiness": 0, "satellites": 0, "cysts": 0}
+    outline = ipywidgets.Checkbox(value=True, indent=False)
+    picture, text = ipywidgets.Image(format="png", width=384), ipywidgets.HTML()
+
+    def paint(change: dict | None = None) -> None:
+        chosen = {name: control.value for name, control in controls.items()}
+        chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
+        try:
+            sample = synthetic.make_image(chosen.pop("seed"), 384, **absent, vessels=False, **chosen)
+        except CourseError as error:
+            text.value = f"<b>{html.escape(str(error))}</b>"
+            return
+        shown = sample.image.copy()
+        if outline.value:
+            contours, _ = cv2.findContours(sample.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(shown, contours, -1, (240, 228, 66), 2)
+        picture.value = cv2.imencode(".png", shown[..., ::-1])[1].tobytes()
+        row = sample.attributes
+        text.value = (
+            f"TDS {row['tds']}, seven-point score {row['seven_point_score']}<br>"
+            f"probability of malignant {row['true_probability']:.2f}; its label was drawn: "
+            f"<b>{CLASS_NAMES[row['label']]}</b> ({row['diagnosis']})"
+        )
+
+    for control in (*controls.values(), outline):
+        control.observe(paint, "value")
+    paint()
+    named = {**controls, "outline": outline}
+    names = [ipywidgets.Label(name.replace("_", " "), layout={"width": "90px"}) for name in named]
+    rows = [ipywidgets.HBox([name, control]) for name, control in zip(names, named.values(), strict=True)]
+    return ipywidgets.HBox([ipywidgets.VBox(rows), ipywidgets.VBox([picture, text])])

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 from tqdm.auto import tqdm
 
-NO_BARS = "SKINLIB_NO_BARS"  # set it in the environment where outputs are kept or compared
+HEADLESS = "SKINLIB_HEADLESS"  # set it in the environment where outputs are kept or compared: no bars, no sliders
 
 
 def progress(items: Iterable | None, what: str, total: int, unit: str) -> tqdm:
     """`items`, with a bar as they are used up; without items, a bar to `update` by hand."""
-    return tqdm(items, desc=what, total=total, unit=unit, leave=False, delay=2, disable=NO_BARS in os.environ)
+    return tqdm(items, desc=what, total=total, unit=unit, leave=False, delay=2, disable=HEADLESS in os.environ)

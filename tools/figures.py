@@ -11,6 +11,7 @@ from skinlib.files import CourseError, written_whole
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 SHOWN = (
+    "contact_sheet.jpg",
     "data_samples.png",
     "dice_unet_otsu.png",
     "unet_typical.png",

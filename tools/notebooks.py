@@ -15,7 +15,7 @@ from nbclient.exceptions import CellExecutionError
 
 from skinlib.course import NOTEBOOKS, PROJECT, lessons
 from skinlib.files import CourseError, write_text
-from skinlib.progress import NO_BARS
+from skinlib.progress import HEADLESS
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -39,7 +39,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def main(only: list[str]) -> int:
-    os.environ[NO_BARS] = "1"
+    os.environ[HEADLESS] = "1"
     shutil.rmtree(PROJECT / "runs" / "lessons", ignore_errors=True)
     try:
         for lesson in lessons(only):

@@ -1,0 +1,93 @@
+"""The transfer benchmark and `skinlib data`, as a user calls them."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from skinlib import benchmark, evaluation, synthetic
+from skinlib.__main__ import main
+from skinlib.dataset import load_dataset
+from skinlib.segmentation import otsu_mask
+
+
+def test_transfer_benchmark_from_end_to_end(isic_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "QUICK", benchmark.Setting(60, 40, 1, 120, 1, 60, 1, 1))
+    out = tmp_path / "bench"
+    arguments = ["benchmark", "transfer", "--data-dir", str(isic_folder), "--out", str(out), "--quick"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((out / "transfer-quick.json").read_text())
+    assert result["quick"] and "these figures mean nothing" in printed
+    rows = result["segmentation"]
+    assert [(row["method"].split(",")[0], row["part"]) for row in rows] == [
+        ("Otsu's threshold", "all"), ("Otsu's threshold", "test part"), ("U-Net", "all"), ("U-Net", "test part"),
+        ("U-Net", "all"), ("U-Net", "test part"), ("U-Net", "test part"),
+    ]  # fmt: skip
+    assert [row["images"] for row in rows[:6:2]] == [20] * 3
+    assert rows[1]["images"] == rows[3]["images"] == rows[5]["images"] == rows[6]["images"] < 20
+    assert result["unet_weights"] <= 500_000
+    assert result["classification"]["images"] == 19  # one of the twenty is neither benign nor malignant
+    for row in rows:
+        assert row["method"] in printed
+        for name in ("dice", "jaccard", "thresholded_jaccard"):
+            assert 0 <= row[name]["low"] <= row[name]["value"] <= row[name]["high"] <= 1
+    assert (out / "models" / "unet_model_lightweight.keras").is_file()
+
+    # Otsu's row against the same thing by hand, at 128 pixels and at the stored size.
+    data = load_dataset("isic2018", isic_folder)
+    by_hand = [evaluation.dice(mask, otsu_mask(image)) for image, mask in zip(data.images, data.masks, strict=True)]
+    assert rows[0]["dice"]["value"] == pytest.approx(sum(by_hand) / 20, abs=0.03)
+
+
+def test_transfer_without_labels_is_told_before_anything_is_trained(isic_folder, tmp_path, capsys):
+    (isic_folder / "metadata.csv").write_text("isic_id,diagnosis_1\n")
+    assert main(["benchmark", "transfer", "--data-dir", str(isic_folder), "--out", str(tmp_path / "x"), "--quick"]) == 1
+    assert "labels of both classes" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_generator_benchmark_prints_what_it_keeps(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "QUICK", benchmark.Setting(600, 60, 1, 1, 1, 1, 1, 1))
+    assert main(["benchmark", "generator", "--out", str(tmp_path), "--quick"]) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((tmp_path / "generator-quick.json").read_text())
+    assert result["generator"] == synthetic.VERSION and result["images_per_second"] > 0
+    for name, quantity in {**result["auroc"], **result["agreement"]}.items():
+        assert name in printed and f"{quantity['value']:.3f}" in printed
+    made = synthetic.generate(60)
+    pair = evaluation.dice(made.outlines["by hand"], made.outlines["hull"]).mean()
+    assert result["agreement"]["by hand, hull"]["value"] == pytest.approx(pair)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["benchmark", "transfr", "--data-dir", "x"],
+            "there is no benchmark 'transfr'; there are: generator, transfer",
+        ),
+        (["benchmark", "transfer", "--data-dir", "nowhere"], "nowhere"),
+        (["benchmark", "transfer"], "--data-dir"),
+        (["data", "isic2061", "--to", "x"], "'isic2061' cannot be made here"),
+        (["data", "synthetic", "--to", "x", "--limit", "0"], "at least one image"),
+        (["data", "synthetic", "--to", "x", "--size", "5000"], "32 to 2048"),
+    ],
+)
+def test_wrong_requests_cost_no_time_and_leave_nothing(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("skinlib: ") and words in error and len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_synthetic_writes_a_set_that_the_course_can_read(tmp_path, capsys):
+    assert main(["data", "synthetic", "--to", str(tmp_path / "set"), "--limit", "30", "--size", "48"]) == 0
+    printed = capsys.readouterr().out
+    best = json.loads((tmp_path / "set" / "synthetic.json").read_text())["ceiling"]
+    assert f"auroc {best['auroc']:.3f}" in printed
+    table = pd.read_csv(tmp_path / "set" / "metadata.csv")
+    assert len(table) == 30 and {"tds", "seven_point_score", "ita", "hair"} <= set(table.columns)
+    assert len(load_dataset("isic2018", tmp_path / "set")) == 30
+    assert main(["data", "synthetic", "--to", str(tmp_path)]) == 1
+    assert "holds other things" in capsys.readouterr().err
