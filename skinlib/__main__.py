@@ -19,7 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", allow_abbrev=False, help="run the lessons headlessly")
-    run.add_argument("--dataset", default="synthetic", help="synthetic (default), isic2018 or folder")
+    run.add_argument(
+        "--dataset", default="synthetic", help="synthetic (default), isic2016, isic2018, ham10000 or folder"
+    )
     run.add_argument("--data-dir", type=Path, help="where the real data set lies")
     run.add_argument("--out", type=Path, help="the run's folder (default: runs/DATASET)")
     run.add_argument("--only", nargs="+", metavar="NN", help="only these lessons, such as 02 03")
@@ -35,15 +37,24 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--models", type=Path, required=True, help="a run's models folder: RUN/models")
     predict.add_argument("--out", type=Path, required=True, help="where masks, pictures and the CSV go")
 
-    data = commands.add_parser("data", allow_abbrev=False, help="make a data set's files in a folder")
-    data.add_argument("name", metavar="NAME", help="synthetic: the embedded data set, painted here and now")
-    data.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder, in ISIC 2018's layout")
-    data.add_argument("--limit", type=int, metavar="N", help="how many images (default: 800)")
-    data.add_argument("--size", type=int, metavar="PIXELS", help="width of an image, 32–2048 (default: 192)")
+    data = commands.add_parser("data", allow_abbrev=False, help="fetch a real data set, or paint one, into a folder")
+    data.add_argument(
+        "name", metavar="NAME",
+        help="isic2016 (840 MB, CC-0: a good first one), isic2018 (11.2 GB, CC-0), ham10000 (2.8 GB, CC BY-NC), "
+        "or synthetic: the embedded data set, painted here and now",
+    )  # fmt: skip
+    data.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder, or one to go on with")
+    data.add_argument("--limit", type=int, metavar="N", help="only so many images, the labels in the same shares")
+    data.add_argument("--thumbnails", action="store_true", help="pictures of 256 pixels, some 20 kB each")
+    data.add_argument("--size", type=int, metavar="PIXELS", help="synthetic: width of an image, 32–2048 (default: 192)")
 
     benchmark = commands.add_parser("benchmark", allow_abbrev=False, help="measure what the course claims")
-    benchmark.add_argument("name", metavar="NAME", help="generator (a minute) or transfer (20 minutes)")
-    benchmark.add_argument("--data-dir", type=Path, help="for transfer: where the real ISIC 2018 Task 1 lies")
+    benchmark.add_argument(
+        "name", metavar="NAME", help="generator, reading or leak (a minute or two each), or transfer (20 minutes)"
+    )
+    benchmark.add_argument(
+        "--data-dir", type=Path, help="real data: ISIC 2018 Task 1 for transfer and reading, HAM10000 for leak"
+    )
     benchmark.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="default: runs/benchmark")
     benchmark.add_argument("--seed", type=int, default=0)
     benchmark.add_argument("--quick", action="store_true", help="only to see it run: its figures mean nothing")
@@ -96,17 +107,32 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    if options.name != "synthetic":
-        raise CourseError(f"'{options.name}' cannot be made here, only synthetic; for real data see data/README.md")
+    lines = _painted(options) if options.name == "synthetic" else _fetched(options)
+    print("\n".join(lines))
+    return 0
+
+
+def _painted(options: argparse.Namespace) -> list[str]:
+    if options.thumbnails:
+        raise CourseError("--thumbnails is for real data; painted pictures have --size PIXELS")
     from skinlib import synthetic
 
     count = synthetic.DEFAULT_COUNT if options.limit is None else options.limit
     size = synthetic.DEFAULT_SIZE if options.size is None else options.size
     best = synthetic.export(options.to, count, size)
-    print(f"{count} pictures of {size}×{size} pixels, masks, outlines and metadata.csv: see {options.to}")
     figures = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in best.items() if value == value]
-    print("best possible: " + (", ".join(figures) or "not defined"))
-    return 0
+    return [
+        f"{count} pictures of {size}×{size} pixels, masks, outlines and metadata.csv: see {options.to}",
+        "best possible: " + (", ".join(figures) or "not defined"),
+    ]
+
+
+def _fetched(options: argparse.Namespace) -> list[str]:
+    from skinlib import sources
+
+    if options.name in sources.SOURCES and options.size is not None:
+        raise CourseError("--size is for painted pictures; real ones come in full size, or with --thumbnails")
+    return sources.fetch_dataset(options.name, options.to, options.limit, options.thumbnails)
 
 
 def _benchmark(options: argparse.Namespace) -> int:

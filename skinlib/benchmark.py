@@ -1,11 +1,13 @@
-"""Measures what the course claims, each claim in one run on one machine: `skinlib benchmark generator | transfer`.
+"""Measures what the course claims, each claim in one run on one machine: `skinlib benchmark NAME`.
 
 Generator: how fast pictures are painted, how good one can possibly be on them, what predicts their labels, how far
 their annotators agree. Transfer: how well do networks that have seen nothing but painted pictures do on real
 photographs? Beside them stand Otsu's threshold, which learns nothing, and the same network trained on real ones.
+Reading and leak are about data: see `data_benchmark`.
 """
 
 import time
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +20,14 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skinlib import annotators, cnn, evaluation, segmentation, synthetic, unet
+from skinlib import annotators, cnn, data_benchmark, evaluation, segmentation, synthetic, unet
 from skinlib.dataset import LesionDataset, from_synthetic, load_dataset, resize_images, resize_masks
 from skinlib.evaluation import Measured
 from skinlib.files import CourseError, write_json
 from skinlib.quiet import keras
 from skinlib.training import save_model, seed_everything
 
-NAMES = ("generator", "transfer")
+NAMES = ("generator", "transfer", "reading", "leak")
 FIRST_LESION = 1_000_000  # far from the course's own lesions, which count from 0
 ABCD = ["asymmetry", "border", "colours", "structures"]
 BITS = [name.replace(" ", "_") for name in synthetic.ARTEFACTS]
@@ -54,14 +56,22 @@ def run(name: str, data_dir: str | Path | None, out: str | Path, seed: int = 0, 
     if name == "transfer" and data_dir is None:
         raise CourseError("the benchmark 'transfer' needs real pictures: name their folder with --data-dir")
     setting = QUICK if quick else Setting()
-    result = generator(setting) if name == "generator" else transfer(data_dir, out, seed, setting)
+    result, lines = {
+        "generator": lambda: _told(generator(setting), _generator_text),
+        "transfer": lambda: _told(transfer(data_dir, out, seed, setting), _transfer_text),
+        "reading": lambda: _told(data_benchmark.reading(data_dir, quick), data_benchmark.reading_text),
+        "leak": lambda: _told(data_benchmark.leak(data_dir, quick), data_benchmark.leak_text),
+    }[name]()
     about = {"benchmark": name, "quick": quick, "seed": seed, "generator": synthetic.VERSION, **setting._asdict()}
     file = Path(out) / f"{name}{'-quick' if quick else ''}.json"
     write_json(file, about | result)
-    lines = _generator_text(result) if name == "generator" else _transfer_text(result)
     if quick:
         lines.append("quick: these figures mean nothing")
-    return "\n".join([*lines, "In brackets: 95 % intervals, by drawing lesions.", f"kept in {file}"])
+    return "\n".join([*lines, f"kept in {file}"])
+
+
+def _told(result: dict, as_text: Callable[[dict], list[str]]) -> tuple[dict, list[str]]:
+    return result, as_text(result)
 
 
 # -- generator -------------------------------------------------------------------------------------------------------
@@ -128,6 +138,7 @@ def _generator_text(result: dict) -> list[str]:
         "",
         "mean Dice between outlines of one lesion",
         *(f"  {name:34}{_interval(quantity)}" for name, quantity in result["agreement"].items()),
+        "In brackets: 95 % intervals, by drawing lesions.",
     ]
     return lines
 
@@ -231,6 +242,7 @@ def _transfer_text(result: dict) -> list[str]:
         "",
         f"{row['method']}: AUROC {_interval(row['auroc'])}, average precision {_interval(row['average_precision'])} "
         f"on {row['images']:,} real images, {row['training_s']} s of training",
+        "In brackets: 95 % intervals, by drawing lesions.",
     ]
     return lines
 

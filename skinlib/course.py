@@ -91,13 +91,14 @@ def run(
     extra: dict[str, object] | None = None,
 ) -> Path:
     """Run lessons one after the other and return the run's folder. Raises CourseError at the first that fails."""
+    chosen = lessons(only)
     if dataset == "synthetic":
         data_dir = data_dir or PROJECT / "data"
     else:
-        # A wrong folder should be said now, not when the first lesson has started its kernel.
-        find_records(dataset, data_dir or Path("DATA_DIR"))
+        # A wrong folder should be said now, not when the first lesson has started its kernel. Lesson 01 only looks at
+        # the data; the others need masks.
+        find_records(dataset, data_dir or Path("DATA_DIR"), masks_needed=any(path.stem[:2] > "01" for path in chosen))
     out = (out or Path("runs") / dataset).resolve()
-    chosen = lessons(only)
     taken = sorted(set(extra or {}) & set(COMMON_PARAMETERS))
     if taken:
         raise CourseError(f"set {taken[0]} with its own option, --{taken[0].replace('_', '-')}, not with --parameter")

@@ -22,6 +22,7 @@ from sklearn.metrics import confusion_matrix as matrix_of
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from skinlib import synthetic
+from skinlib.colour import SKIN_TONES
 from skinlib.dataset import CLASS_NAMES
 from skinlib.files import CourseError, write_image, written_whole
 from skinlib.progress import HEADLESS
@@ -241,6 +242,29 @@ def distributions(
                 )  # fmt: skip
         axis.set(xlabel=name, ylabel="density", yticks=[])
     axes[0, 0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    _finish(figure, path)
+
+
+def skin_tones(angles: np.ndarray, path: str | Path | None = None) -> None:
+    """Histogram of individual typology angles (degrees) over the six groups; a group without a picture is hatched."""
+    figure, axis = plt.subplots(figsize=(8.4, 2.8))
+    upper = 90.0
+    groups = []
+    for name, least in SKIN_TONES:
+        least = max(least, -90)
+        inside = np.mean((angles > least) & (angles <= upper)) if upper < 90 else np.mean(angles > least)
+        groups.append((name, least, upper, inside))
+        upper = least
+    counts, _, _ = axis.hist(np.clip(angles, -90, 90), np.arange(-90, 91, 5), color=BLUE)
+    top = counts.max() * 1.35
+    for name, least, upper, inside in groups:
+        axis.axvline(least, color=GREY, linewidth=0.8, linestyle=":")
+        if inside == 0:
+            axis.add_patch(plt.Rectangle((least, 0), upper - least, top, fill=False, hatch="///", edgecolor="#bbbbbb"))
+        share = "nobody" if inside == 0 else "< 1 %" if inside < 0.01 else f"{inside:.0%}"
+        axis.text((least + upper) / 2, top * 0.98, f"{name}\n{share}", ha="center", va="top", fontsize=7)
+    axis.set(xlabel="individual typology angle (degrees)", ylabel="pictures", xlim=(-90, 90), ylim=(0, top))
     figure.tight_layout()
     _finish(figure, path)
 

@@ -12,6 +12,14 @@ from skinlib.files import write_image
 from skinlib.isic import ISIC2018_IMAGES, ISIC2018_MASKS
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_apart(tmp_path_factory):
+    """No test, nor a process that one starts, reads or fills the cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKINLIB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory) -> dataset.LesionDataset:
     """The embedded data set as a quick run sees it."""
@@ -41,6 +49,15 @@ def real_isic2018() -> Path:
     folder = os.environ.get("SKINLIB_ISIC2018_DIR")
     if not folder:
         pytest.skip("SKINLIB_ISIC2018_DIR does not name a folder of real images")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def real_ham10000() -> Path:
+    """The folder of real HAM10000 images, where there is one."""
+    folder = os.environ.get("SKINLIB_HAM10000_DIR")
+    if not folder:
+        pytest.skip("SKINLIB_HAM10000_DIR does not name a folder of real images")
     return Path(folder)
 
 

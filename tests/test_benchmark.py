@@ -4,8 +4,9 @@ import json
 
 import pandas as pd
 import pytest
+from sklearn.neighbors import KNeighborsClassifier
 
-from skinlib import benchmark, evaluation, synthetic
+from skinlib import benchmark, data_benchmark, evaluation, synthetic
 from skinlib.__main__ import main
 from skinlib.dataset import load_dataset
 from skinlib.segmentation import otsu_mask
@@ -41,7 +42,7 @@ def test_transfer_benchmark_from_end_to_end(isic_folder, tmp_path, monkeypatch, 
 
 
 def test_transfer_without_labels_is_told_before_anything_is_trained(isic_folder, tmp_path, capsys):
-    (isic_folder / "metadata.csv").write_text("isic_id,diagnosis_1\n")
+    (isic_folder / "metadata.csv").write_text("isic_id,diagnosis_1\nISIC_9000000,\n")
     assert main(["benchmark", "transfer", "--data-dir", str(isic_folder), "--out", str(tmp_path / "x"), "--quick"]) == 1
     assert "labels of both classes" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
@@ -64,11 +65,14 @@ def test_generator_benchmark_prints_what_it_keeps(tmp_path, monkeypatch, capsys)
     [
         (
             ["benchmark", "transfr", "--data-dir", "x"],
-            "there is no benchmark 'transfr'; there are: generator, transfer",
+            "there is no benchmark 'transfr'; there are: generator, transfer, reading, leak",
         ),
         (["benchmark", "transfer", "--data-dir", "nowhere"], "nowhere"),
         (["benchmark", "transfer"], "--data-dir"),
-        (["data", "isic2061", "--to", "x"], "'isic2061' cannot be made here"),
+        (
+            ["data", "isic2061", "--to", "x"],
+            "no data set 'isic2061'; there are: isic2016, isic2018, ham10000, synthetic",
+        ),
         (["data", "synthetic", "--to", "x", "--limit", "0"], "at least one image"),
         (["data", "synthetic", "--to", "x", "--size", "5000"], "32 to 2048"),
     ],
@@ -91,3 +95,38 @@ def test_data_synthetic_writes_a_set_that_the_course_can_read(tmp_path, capsys):
     assert len(load_dataset("isic2018", tmp_path / "set")) == 30
     assert main(["data", "synthetic", "--to", str(tmp_path)]) == 1
     assert "holds other things" in capsys.readouterr().err
+
+
+def test_reading_benchmark_compares_both_ways_and_starts_cold(tmp_path, isic_folder, monkeypatch, capsys):
+    monkeypatch.setattr(data_benchmark, "WIDTH", 1600)
+    monkeypatch.setattr(data_benchmark, "HEIGHT", 1200)
+    arguments = ["benchmark", "reading", "--data-dir", str(isic_folder), "--out", str(tmp_path), "--quick"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((tmp_path / "reading-quick.json").read_text())
+    large = result["large"]
+    assert large["ratio"] > 1 and large["difference"] < 2 and f"{large['ratio']:.1f} times as many" in printed
+    assert [row["images"] for row in result["many"] + result["set"]] == [60, 60, 20, 20]
+    assert [row["size"] for row in result["many"] + result["set"]] == [128, 128, 192, 192]
+    assert all(20e6 < row["peak_bytes"] < 1e9 and row["seconds"] > 0 for row in result["many"])
+    assert "cold cache" in printed and "warm cache" in printed
+
+
+def test_leak_benchmark_tells_what_was_pretended(tmp_path, capsys):
+    assert main(["benchmark", "leak", "--out", str(tmp_path), "--quick"]) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((tmp_path / "leak-quick.json").read_text())["embedded set"]
+    assert result["images"] == 200 and result["lesions"] < 200
+    assert set(result["models"]) == set(data_benchmark.MODELS)
+    for name, row in result["models"].items():
+        assert name in printed and f"{row['by_image_balanced_accuracy']['value']:.3f}" in printed
+        assert 0 < row["siblings"]["value"] < 1
+
+
+def test_leak_benchmark_audits_three_splits_of_ham10000(real_ham10000, monkeypatch):
+    monkeypatch.setattr(data_benchmark, "MODELS", {"extra trees": (KNeighborsClassifier(1), 3)})
+    result = data_benchmark.leak(real_ham10000, quick=True)
+    assert result["HAM10000"]["images"] == 160
+    assert result["audit"]["as the course splits"][-1] == "clean"
+    assert "groups in more than one part: 0" in result["audit"]["by lesion_id"]
+    assert any("audit of HAM10000, by image" in line for line in data_benchmark.leak_text(result))

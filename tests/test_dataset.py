@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from skinlib import dataset, isic
+from skinlib import dataset, isic, synthetic
 from skinlib.dataset import PARTS, groups_on_both_sides, load_dataset, split_by_group
 from skinlib.files import CourseError, write_image
 from skinlib.isic import ISIC2018_IMAGES, ISIC2018_MASKS
@@ -85,21 +85,60 @@ def test_quick_takes_a_share_of_every_part(isic_folder, monkeypatch):
 
 def test_images_joined_by_any_key_share_a_group():
     keys = {"a": ["L1", "G"], "b": ["", "G"], "c": ["L1", ""], "d": ["L2", ""], "e": ["", ""], "f": ["", "e"]}
-    groups = isic._joined_groups(keys)
+    groups = isic.joined_groups(keys)
     assert groups["a"] == groups["b"] == groups["c"] == "G"
     assert groups["d"] == "L2" and groups["e"] == groups["f"] == "e"
 
 
+def noise(number):
+    """A picture like no other: equal ones would be taken for one photograph."""
+    return np.random.default_rng(number).integers(0, 256, (90, 120, 3), np.uint8)
+
+
 def test_equal_names_in_a_folder_of_ones_own_are_different_lesions(tmp_path, disc):
-    image, mask = disc
+    numbers = iter(range(100))
     for part in ("train", "test"):
         for name in ("benign", "malignant"):
             for number in range(8):
-                write_image(tmp_path / part / name / f"{number}.png", image)
-                write_image(tmp_path / "masks" / part / name / f"{number}_segmentation.png", mask)
+                write_image(tmp_path / part / name / f"{number}.png", noise(next(numbers)))
+                write_image(tmp_path / "masks" / part / name / f"{number}_segmentation.png", disc[1])
     data = load_dataset("folder", tmp_path)
     assert len(set(data.groups)) == len(data) == 32
     assert groups_on_both_sides(data.groups, data.parts) == 0
+
+
+def test_one_photograph_under_two_names_stays_on_one_side(isic_folder):
+    """The copy has other colours, another size and JPEG's traces; no table says that it is one."""
+    images = isic_folder / ISIC2018_IMAGES
+    image = synthetic.make_image(40, 192).image
+    write_image(images / "ISIC_9000003.jpg", image)
+    copy = np.clip(image[..., ::-1] * 0.8 + 30, 0, 255).astype(np.uint8)
+    write_image(images / "ISIC_9000011.jpg", dataset.resize_image(copy, 180))
+    for name in ("ISIC_9000003", "ISIC_9000011"):
+        size = 192 if name.endswith("3") else 180
+        write_image(isic_folder / ISIC2018_MASKS / f"{name}_segmentation.png", np.eye(size, dtype=bool))
+    data = load_dataset("isic2018", isic_folder)
+    assert data.groups[3] == data.groups[11] == "ISIC_9000003" and data.parts[3] == data.parts[11]
+    assert len(set(data.groups)) == 18  # and the pair that the table names
+    report = dataset.audit(data)
+    assert not report.across_parts and not report.across_groups and not report.split_groups
+
+
+def test_copies_of_a_test_image_are_left_out_of_training(tmp_path, disc):
+    for number in range(40):
+        part = "test" if number < 10 else "train"
+        name = tmp_path / part / ("benign", "malignant")[number % 2] / f"{number}.png"
+        write_image(name, noise(3 if number == 20 else number))
+        write_image(name.with_name(f"{number}_segmentation.png"), disc[1])
+    data = load_dataset("folder", tmp_path)
+    assert [name for name, _ in data.left_out] == ["20.png"] and "a copy" in data.left_out[0][1]
+    assert len(data) == 39 and (data.parts == "test").sum() == 10
+
+
+def test_joining_is_transitive_and_named_by_the_first():
+    groups = np.array(["c", "a", "b", "d"])
+    assert list(dataset._joined(groups, np.array([[0, 2], [2, 3]]))) == ["b", "a", "b", "b"]
+    assert list(dataset._joined(groups, np.empty((0, 2), int))) == list(groups)
 
 
 def test_one_mask_for_two_images_is_refused(tmp_path, disc):
@@ -118,13 +157,13 @@ def test_images_are_rgb(isic_folder):
 
 
 def test_folder_layout_is_read_and_its_own_test_part_kept(tmp_path, disc):
-    image, mask = disc
+    numbers = iter(range(100))
     for part, name, count in (("Train", "benign", 12), ("Train", "Malignant", 12), ("test", "benign", 3)):
         for i in range(count):
             suffix = (".jpg", ".JPEG", ".png")[i % 3]
-            write_image(tmp_path / part / name / f"{part}{name}{i}.png", image)
+            write_image(tmp_path / part / name / f"{part}{name}{i}.png", noise(next(numbers)))
             (tmp_path / part / name / f"{part}{name}{i}.png").rename(tmp_path / part / name / f"{name}{i}{suffix}")
-            write_image(tmp_path / part / name / f"{name}{i}_segmentation.png", mask)
+            write_image(tmp_path / part / name / f"{name}{i}_segmentation.png", disc[1])
     data = load_dataset("folder", tmp_path)
     assert len(data) == 27 and not data.left_out
     assert (data.parts == "test").sum() == 3 and {"train", "validation"} <= set(data.parts)
@@ -191,7 +230,9 @@ def test_wrong_folders_are_explained_in_one_line(isic_folder, break_it, words):
 
 
 def test_unknown_data_set_and_missing_or_empty_folder(tmp_path):
-    with pytest.raises(CourseError, match="no data set 'isic2081'; choose one of: synthetic, isic2018, folder"):
+    with pytest.raises(
+        CourseError, match="no data set 'isic2081'; choose one of: synthetic, isic2016, isic2018, ham10000, folder"
+    ):
         load_dataset("isic2081", tmp_path)
     with pytest.raises(CourseError, match="does not exist"):
         load_dataset("isic2018", tmp_path / "nowhere")
@@ -202,7 +243,7 @@ def test_unknown_data_set_and_missing_or_empty_folder(tmp_path):
 def test_too_few_images_to_split_say_so(tmp_path, disc):
     for name in ("a.png", "a_segmentation.png"):
         write_image(tmp_path / "train" / "benign" / name, disc[name != "a.png"])
-    with pytest.raises(CourseError, match="of 1 images, none falls into the"):
+    with pytest.raises(CourseError, match="of 1 images in 1 groups, none falls into the"):
         load_dataset("folder", tmp_path)
 
 
@@ -230,3 +271,14 @@ def test_real_isic2018_is_whole_and_without_leak(real_isic2018):
     assert (data.labels == 0).sum() == 1582 and (data.labels == 1).sum() == 391
     assert groups_on_both_sides(data.groups, data.parts) == 0
     assert len(set(data.groups)) < 1973  # near-duplicates share a group
+
+
+def test_real_ham10000_is_whole_and_no_lesion_crosses(real_ham10000):
+    data = load_dataset("ham10000", real_ham10000, masks_needed=False)
+    lesions = data.table["lesion_id"].to_numpy(dtype=str)
+    assert len(data) == 10_015 and len(set(lesions)) == 7470 and not data.left_out
+    assert data.label_counts == {"benign": 8061, "malignant": 1954, "not known": 0}
+    assert groups_on_both_sides(lesions, data.parts) == groups_on_both_sides(data.groups, data.parts) == 0
+    assert set(data.table["confirmed"]) == {"histo", "follow_up", "consensus", "confocal"}
+    report = dataset.audit(data)
+    assert report.clean and not report.across_groups
