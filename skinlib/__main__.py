@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", allow_abbrev=False, help="fetch a real data set, or paint one, into a folder")
     data.add_argument(
         "name", metavar="NAME",
-        help="isic2016 (840 MB, CC-0: a good first one), isic2018 (11.2 GB, CC-0), ham10000 (2.8 GB, CC BY-NC), "
+        help="isic2016 (840 MB, CC-0: a good first one), isic2018 (11.2 GB, CC-0), ham10000 (about 2.7 GB, CC BY-NC), "
         "or synthetic: the embedded data set, painted here and now",
     )  # fmt: skip
     data.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder, or one to go on with")
