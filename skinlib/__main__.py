@@ -1,6 +1,7 @@
 """The command line: `skinlib run`, `data`, `predict`, `benchmark`. TensorFlow is imported only by what needs it."""
 
 import argparse
+import errno
 import sys
 from pathlib import Path
 
@@ -70,11 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"skinlib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("skinlib: interrupted; what was finished is kept, and the same command starts again", file=sys.stderr)
+        print("skinlib: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
         return 130
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
-        print(f"skinlib: {error.strerror or error}{place}: free some space or choose another folder", file=sys.stderr)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space or choose another folder" if full else "may it be read and written by you?"
+        print(f"skinlib: {error.strerror or error}{place}: {advice}", file=sys.stderr)
         return 1
 
 

@@ -257,7 +257,15 @@ def _read_records(
         remarks=tuple(remarks),
         has_mask=np.array([record.mask is not None for record in kept]),
     )
-    return _without_copies_of_the_test_part(data) if any(record.part for record in kept) else data
+    has_own_parts = any(record.part for record in kept)
+    data = _without_copies_of_the_test_part(data) if has_own_parts else data
+    absent = [part for part in PARTS if part not in data.parts]
+    if absent:
+        own_test = has_own_parts and absent == ["test"]
+        advice = "put some into test/benign and test/malignant" if own_test else "add more"
+        groups = f"{len(data)} images in {len(set(data.groups))} groups"
+        raise CourseError(f"of {groups}, none falls into the {absent[0]} part: {advice}")
+    return data
 
 
 def _one_photograph(images: np.ndarray) -> np.ndarray:
@@ -282,20 +290,12 @@ def _joined(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 def _parts(records: list[isic.ImageRecord], groups: np.ndarray) -> np.ndarray:
     """The part of each image; where the data set names its own test part, only the validation part is ours."""
     parts = split_by_group(groups)
-    has_own_parts = any(record.part for record in records)
-    if has_own_parts:
+    if any(record.part for record in records):
         parts = np.array(
             [
                 "test" if record.part == "test" else "validation" if part == "validation" else "train"
                 for record, part in zip(records, parts, strict=True)
             ]
-        )
-    absent = [part for part in PARTS if part not in parts]
-    if absent:
-        own_test = has_own_parts and absent == ["test"]
-        advice = "put some into test/benign and test/malignant" if own_test else "add more"
-        raise CourseError(
-            f"of {len(records)} images in {len(set(groups))} groups, none falls into the {absent[0]} part: {advice}"
         )
     return parts
 

@@ -6,7 +6,6 @@ name only after its checksum was right. pooch places whole files, remotezip read
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -16,13 +15,13 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from skinlib.files import CourseError, folder_written_whole, written_whole
+from skinlib.files import CourseError, written_whole
 from skinlib.progress import progress
 
 MIRROR = "SKINLIB_MIRROR"  # an address under which https://HOST/PATH is found as ADDRESS/HOST/PATH: a copy in the room
@@ -58,8 +57,11 @@ class Web:
     """HTTP GET with patience. It has the `get` and `head` that remotezip expects of a session."""
 
     def __init__(self, patience: Patience | None = None) -> None:
+        """Raises FetchError if SKINLIB_MIRROR is set to what is no address."""
         self.patience = patience or Patience()
         self.mirror = os.environ.get(MIRROR, "").rstrip("/")
+        if self.mirror and not self.mirror.startswith(("http://", "https://")):
+            raise FetchError(f"{MIRROR}={self.mirror} is no address: write it like http://teacher:8000")
         self._local = threading.local()
 
     def get(self, url: str, **options: object):
@@ -71,33 +73,33 @@ class Web:
         return self._request("HEAD", url, options)
 
     def content(self, url: str) -> bytes:
-        """The whole body of a small file; one that was cut is asked for again."""
-        import requests
-
-        for attempt in range(self.patience.tries):
-            try:
-                response = self.get(url)
-                length = response.headers.get("Content-Length")
-                if length is None or int(length) == len(response.content):
-                    return response.content
-            except requests.RequestException:
-                pass
-            self.rest(attempt)
-        raise HostFailed(f"{host_of(url)} keeps cutting the transfer of {url}")
+        """The whole body of a small file."""
+        return self.get(url).content
 
     def json(self, url: str) -> dict:
         """A JSON object; an answer that is none is asked for again."""
-        for attempt in range(self.patience.tries):
+        for _ in self.attempts():
             with contextlib.suppress(ValueError):
                 answer = json.loads(self.content(url))
                 if isinstance(answer, dict):
                     return answer
-            self.rest(attempt)
-        raise HostFailed(f"{host_of(url)} sent no readable answer to {url}")
+        raise HostFailed(f"{self.host(url)} sent no readable answer to {url}")
 
-    def rest(self, attempt: int, asked: float | None = None) -> None:
-        """Pause after failure number `attempt` (0, 1, …), or for as long as the host asked."""
-        time.sleep(min(self.patience.longest_pause, self.patience.pause * 2**attempt if asked is None else asked))
+    def host(self, url: str) -> str:
+        """Who is asked for an address, as a person would name it."""
+        name = urlsplit(url).hostname or url
+        return f"{name} (sought at {urlsplit(self.mirror).netloc}, {MIRROR})" if self.mirror else name
+
+    def attempts(self) -> Iterator[int]:
+        """0, 1, … as often as something is tried, with growing pauses between."""
+        for attempt in range(self.patience.tries):
+            if attempt:
+                self.rest(attempt - 1)
+            yield attempt
+
+    def rest(self, attempt: int, asked: float = 0) -> None:
+        """Pause after failure number `attempt` (0, 1, …), or for as long as the host asked, if that is longer."""
+        time.sleep(min(self.patience.longest_pause, max(asked, self.patience.pause * 2**attempt)))
 
     def _request(self, method: str, url: str, options: dict):
         import requests
@@ -111,7 +113,7 @@ class Web:
         options["headers"] = {"Accept-Encoding": "identity"} | (options.get("headers") or {})
         unreachable = 0
         for attempt in range(self.patience.tries):
-            asked = None
+            asked = 0.0
             try:
                 response = self._local.session.request(method, self._address(url), **options)
             except (requests.ConnectionError, requests.Timeout) as error:
@@ -132,36 +134,29 @@ class Web:
                 response.close()
                 reason = f"answered {response.status_code} {response.reason}".rstrip()
                 if response.status_code not in TRY_LATER:
-                    kind = NotThere if response.status_code in (403, 404, 410) else HostFailed
-                    raise kind(f"{host_of(url)} {reason} for {url}")
+                    kind = NotThere if response.status_code == 404 else HostFailed
+                    raise kind(f"{self.host(url)} {reason} for {url}")
                 asked = _retry_after(response.headers.get("Retry-After"))
-                if asked is not None and asked > self.patience.longest_pause:
-                    raise HostFailed(f"{host_of(url)} {reason} and asks to wait {asked:.0f} s: run this again then")
-                if asked is not None and asked > 5:
-                    print(f"{host_of(url)} asks to wait {asked:.0f} s", file=sys.stderr)
+                if asked > self.patience.longest_pause:
+                    raise HostFailed(f"{self.host(url)} {reason} and asks to wait {asked:.0f} s: run this again then")
+                if asked > 5:
+                    print(f"{self.host(url)} asks to wait {asked:.0f} s", file=sys.stderr)
             if attempt < self.patience.tries - 1:
                 self.rest(attempt, asked)
-        raise HostFailed(f"{host_of(url)} {reason}")
+        raise HostFailed(f"{self.host(url)} {reason}")
 
     def _address(self, url: str) -> str:
-        if not self.mirror:
-            return url
-        return f"{self.mirror}/{url.split('://', 1)[1]}"
+        return f"{self.mirror}/{url.split('://', 1)[1]}" if self.mirror else url
 
 
-def _retry_after(text: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, in either of its two forms; None where there is none."""
+def _retry_after(text: str | None) -> float:
+    """Seconds that a Retry-After header asks for, in either of its two forms; 0 where there is none."""
     from urllib3.exceptions import InvalidHeader
     from urllib3.util import Retry
 
     with contextlib.suppress(InvalidHeader):
-        return Retry().parse_retry_after(text) if text else None
-    return None
-
-
-def host_of(url: str) -> str:
-    """The name of the machine in an address."""
-    return urlsplit(url).hostname or url
+        return Retry().parse_retry_after(text) if text else 0.0
+    return 0.0
 
 
 # -- whole files -----------------------------------------------------------------------------------------------------
@@ -183,7 +178,7 @@ def download(web: Web, urls: Iterable[str], target: Path, checksum: str | None) 
             pooch.retrieve(url, checksum, target.name, target.parent, downloader=_Continued(web, target))
             return url
         except ValueError:  # pooch's word for a wrong checksum; it has deleted the file
-            reasons.append(f"{host_of(url)} sent another file as {target.name} (its checksum is wrong)")
+            reasons.append(f"{web.host(url)} sent another file as {target.name} (its checksum is wrong)")
         except HostFailed as error:
             reasons.append(str(error))
     raise HostFailed("; ".join(dict.fromkeys(reasons)))
@@ -211,7 +206,7 @@ class _Continued:
             now = part.stat().st_size if part.exists() else 0
             failures = 0 if now > before else failures + 1
             if failures >= self.web.patience.tries:
-                raise HostFailed(f"{host_of(url)} keeps cutting the transfer of {url}")
+                raise HostFailed(f"{self.web.host(url)} keeps cutting the transfer of {url}")
             self.web.rest(failures)
         part.replace(output_file)
 
@@ -226,8 +221,12 @@ class _Continued:
                 if not complete:
                     part.unlink()
                 return complete
-            before = before if response.status_code == 206 else 0
             length = response.headers.get("Content-Length")
+            if before and response.status_code != 206:
+                # The file from its beginning, or a page that says "log in"? What has come is not given up for that.
+                if "html" in response.headers.get("Content-Type", "") or (length and int(length) < before):
+                    raise HostFailed(f"{self.web.host(url)} sent something else than {part.name[1:-5]}")
+                before = 0
             total = before + int(length) if length else None
             bar = progress(None, f"fetching {part.name[1:-5]}", total, "B", scale=True)
             bar.update(before)
@@ -241,21 +240,21 @@ class _Continued:
         return total is None or part.stat().st_size >= total
 
 
-def checksum_of(content: bytes | Path) -> str:
-    """ "sha256:…" of bytes, or of a file."""
-    if isinstance(content, bytes):
-        return f"sha256:{hashlib.sha256(content).hexdigest()}"
-    with content.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+def checksum_of(path: Path) -> str:
+    """ "sha256:…" of a file."""
+    import pooch
+
+    return f"sha256:{pooch.file_hash(path, 'sha256')}"
 
 
 def has_checksum(path: Path, checksum: str | None) -> bool:
     """Whether a file is there and is the one meant (where nobody states a checksum: whether it is there)."""
+    import pooch
+
     if not path.is_file() or checksum is None:
         return path.is_file()
     kind, _, value = checksum.partition(":")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest() == value
+    return pooch.file_hash(path, kind) == value
 
 
 # -- archives --------------------------------------------------------------------------------------------------------
@@ -269,7 +268,7 @@ def members(archive: zipfile.ZipFile, name: str, belongs: Callable[[str], bool])
     found: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         path = PurePosixPath(info.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or ":" in info.filename.partition("/")[0]:
             raise FetchError(f"{name} is a trap: its member {info.filename!r} climbs out of the folder; not unpacked")
         if info.is_dir() or "__MACOSX" in path.parts or path.name.startswith(".") or not belongs(path.name):
             continue
@@ -297,17 +296,32 @@ def opened_archive(path: Path):
 
 
 def unpack(path: Path, folder: Path, belongs: Callable[[str], bool]) -> int:
-    """Unpack the members that belong into a folder that appears only when it is complete; returns how many."""
+    """Unpack the members that belong into a folder; returns how many there are.
+
+    Each file appears only when it is whole; one that is there already and right is left alone, and so is whatever else
+    lies in the folder.
+    """
     with opened_archive(path) as archive:
         chosen = members(archive, path.name, belongs)
         if not chosen:
             raise FetchError(f"{path.name} holds none of the files that it should: it is another archive")
-        need_space(folder.parent, sum(info.file_size for info in chosen.values()), f"unpacking {path.name}")
-        with folder_written_whole(folder) as unfinished:
-            for name, info in progress(chosen.items(), f"unpacking {path.name}", len(chosen), "file"):
-                with archive.open(info) as source, (unfinished / name).open("wb") as target:
-                    shutil.copyfileobj(source, target, CHUNK)
+        missing = {name: info for name, info in chosen.items() if not is_member(folder / name, info)}
+        need_space(folder.parent, sum(info.file_size for info in missing.values()), f"unpacking {path.name}")
+        for name, info in progress(missing.items(), f"unpacking {path.name}", len(missing), "file"):
+            # On Windows a file has to be closed before it gets its name.
+            with written_whole(folder / name) as unfinished:
+                _copy_member(archive, info, unfinished)
     return len(chosen)
+
+
+def _copy_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
+    with archive.open(info) as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file, CHUNK << 4)
+
+
+def is_member(path: Path, info: zipfile.ZipInfo) -> bool:
+    """Whether a file is the member of an archive: size and CRC-32 agree."""
+    return path.is_file() and path.stat().st_size == info.file_size and zlib.crc32(path.read_bytes()) == info.CRC
 
 
 class RemoteArchive:
@@ -342,18 +356,18 @@ class RemoteArchive:
         from remotezip import RangeNotSupported, RemoteZipError
         from urllib3.exceptions import HTTPError
 
-        for attempt in range(self.web.patience.tries):
+        for _ in self.web.attempts():
             try:
                 return work()
             except RangeNotSupported:
                 raise HostFailed(
-                    f"{host_of(self.url)} sends no parts of files: fetch the whole, without --limit"
+                    f"{self.web.host(self.url)} sends no parts of files (or a page in their place): without --limit, "
+                    "the whole is fetched"
                 ) from None
             except (RemoteZipError, HTTPError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
                 # A cut shows in many ways. The archive's position may be anywhere now: open it anew.
                 vars(self._local).pop("archive", None)
-                self.web.rest(attempt)
-        raise HostFailed(f"{host_of(self.url)} keeps cutting the transfer of {self.name}")
+        raise HostFailed(f"{self.web.host(self.url)} keeps cutting the transfer of {self.name}")
 
 
 # -- many small files ------------------------------------------------------------------------------------------------
@@ -373,20 +387,11 @@ def fetch_each(names: list[str], work: Callable[[str], None], what: str) -> dict
             except FetchError as error:
                 failed[name] = error
 
-    pool = ThreadPoolExecutor(AT_ONCE)
-    try:
-        jobs = [pool.submit(attempt, name) for name in names]
-        for job in progress(as_completed(jobs), what, len(jobs), "file"):
-            job.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    # Its threads die with the program: Ctrl-C need not wait for hosts that are silent.
+    with ThreadPool(AT_ONCE) as pool:
+        for _ in progress(pool.imap_unordered(attempt, names), what, len(names), "file"):
+            pass
     return failed
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
-    with written_whole(path) as unfinished:
-        unfinished.write_bytes(content)
 
 
 def need_space(folder: Path, size: int, what: str, advice: str = "") -> None:
@@ -395,9 +400,10 @@ def need_space(folder: Path, size: int, what: str, advice: str = "") -> None:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if free < size * 1.02 + (1 << 20):
+    wanted = round(size * 1.02) + (1 << 20)
+    if free < wanted:
         raise FetchError(
-            f"{what} needs {readable(size)}, but {folder} has {readable(free)} free: free some space, "
+            f"{what} needs {readable(wanted)}, but {folder} has {readable(free)} free: free some space, "
             f"or name a folder on another disk{advice}"
         )
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,9 @@ import cv2
 import numpy as np
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+_UMASK = threading.Lock()
 
 
 class CourseError(Exception):
@@ -67,8 +71,9 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     try:
         yield unfinished
         # mkstemp makes files private; what the course writes is as readable as any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
+        with _UMASK:  # it can only be read by setting it, for all threads
+            mask = os.umask(0)
+            os.umask(mask)
         unfinished.chmod(0o666 & ~mask)
         unfinished.replace(path)
     finally:
@@ -92,6 +97,12 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write bytes, whole or not at all."""
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -145,16 +156,21 @@ def read_picture_file(path: str | Path) -> tuple[bytes, PictureHeader]:
         content = path.read_bytes()
     except OSError as error:
         raise UnreadableFile(f"{path.name} cannot be read: {error.strerror or type(error).__name__}") from None
+    return content, check_picture(path.name, content)
+
+
+def check_picture(name: str, content: bytes) -> PictureHeader:
+    """The header of an image file's bytes. Raises CourseError, naming `name`, if they are empty or cut off."""
     if not content:
-        raise CourseError(f"{path.name} is empty (0 bytes)")
+        raise CourseError(f"{name} is empty (0 bytes)")
     header = picture_header(content)
     # OpenCV decodes a JPEG that was cut off without complaint and fills the rest with grey; its end marker tells. It
     # is looked for behind the header, where the thumbnail that a camera puts there has one of its own.
     if header.format == "jpeg":
         last = max(header.pixel_data, len(content) - 64 * 1024)
         if content.find(b"\xff\xd9", last) < 0 and content.find(b"\xff\xd9", header.pixel_data) < 0:
-            raise CourseError(f"{path.name} is truncated: the end of the JPEG is missing")
-    return content, header
+            raise CourseError(f"{name} is truncated: the end of the JPEG is missing")
+    return header
 
 
 def decode_picture(name: str, content: bytes, mode: int) -> np.ndarray:
@@ -222,5 +238,4 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
     encoded, content = cv2.imencode(Path(path).suffix, pixels)
     if not encoded:
         raise CourseError(f"{path} could not be encoded as an image")
-    with written_whole(path) as unfinished:
-        unfinished.write_bytes(content.tobytes())
+    write_bytes(path, content.tobytes())

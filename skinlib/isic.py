@@ -293,9 +293,12 @@ def _read_rows(
     except OSError as error:
         raise CourseError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
     try:
-        text = content.decode("utf-8-sig")
+        # Spreadsheets write "Unicode text" as UTF-16, with a mark at the beginning.
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
+    if text.lower().startswith("sep="):  # a line for the spreadsheet
+        text = text.partition("\n")[2]
     first_line = text.partition("\n")[0]
     delimiter = max(",;\t", key=first_line.count)
     names = {"names": list(header), "usecols": range(len(header))} if header else {}

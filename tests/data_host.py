@@ -38,6 +38,8 @@ class Handler(BaseHTTPRequestHandler):
         content = host.api(name.removeprefix(API), query) if from_api else host.files.get(name)
         if content is None:
             return self._answer(404, b"no such file")
+        if trouble == "login page":  # with status 200, and no thought of ranges
+            return self._answer(200, b"<html>Log in to the wireless network</html>", {"Content-Type": "text/html"})
         if trouble == "another file":
             content = b"<html>Log in to the wireless network</html>"
         return self._serve(content, trouble)
@@ -172,6 +174,12 @@ def sha256(content):
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+def lesions_in(content):
+    """Names of the images or masks in an archive, without what does not belong there."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return [name for name in archive.namelist() if name.rpartition("/")[2].startswith("ISIC_")]
+
+
 def serve_set(host, monkeypatch, name, lesions):
     """Put one data set's archives on the hosts, in the official shape, and its checksums into `sources`."""
     ids = list(lesions)
@@ -211,7 +219,9 @@ def serve_set(host, monkeypatch, name, lesions):
         content = contents[file.name]
         for url in file.urls:
             host.files[urlsplit(url).netloc + urlsplit(url).path] = content
-        files.append(file._replace(checksum=sha256(content) if file.checksum else None))
+        checksum = sha256(content) if file.checksum else None
+        number = len(lesions_in(content)) if file.folder else 0
+        files.append(file._replace(checksum=checksum, members=number))
     source = sources.SOURCES[name]
     size = sum(len(content) for content in contents.values())
     monkeypatch.setitem(sources.SOURCES, name, source._replace(files=tuple(files), size=size, images=len(ids)))

@@ -135,6 +135,16 @@ def test_copies_of_a_test_image_are_left_out_of_training(tmp_path, disc):
     assert len(data) == 39 and (data.parts == "test").sum() == 10
 
 
+def test_training_images_that_are_all_copies_of_test_images_are_no_training_part(tmp_path, disc):
+    for part in ("train", "test"):
+        for number in range(8):
+            name = tmp_path / part / ("benign", "malignant")[number % 2] / f"{part}{number}.png"
+            write_image(name, noise(number))
+            write_image(name.with_name(f"{part}{number}_segmentation.png"), disc[1])
+    with pytest.raises(CourseError, match="of 8 images in 8 groups, none falls into the train part"):
+        load_dataset("folder", tmp_path)
+
+
 def test_joining_is_transitive_and_named_by_the_first():
     groups = np.array(["c", "a", "b", "d"])
     assert list(dataset._joined(groups, np.array([[0, 2], [2, 3]]))) == ["b", "a", "b", "b"]

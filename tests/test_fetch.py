@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 import time
 import zipfile
 
@@ -10,6 +11,7 @@ import pytest
 
 from skinlib import fetch
 from skinlib.fetch import FetchError, HostFailed, Patience, RemoteArchive, Web
+from skinlib.files import write_bytes
 from tests.data_host import DataHost, sha256, zipped
 
 FILE = "one.example/set/pictures.zip"
@@ -103,7 +105,7 @@ def test_a_beginning_of_another_file_is_given_up(host, web, target):
     assert target.read_bytes() == CONTENT and nothing_else(target)
     target.unlink()
     fetch.part_of(target).write_bytes(b"x" * 1000)
-    with pytest.raises(HostFailed, match=r"one\.example sent another file as pictures\.zip"):
+    with pytest.raises(HostFailed, match=r"one\.example .*sent another file as pictures\.zip"):
         get(web, target)
     assert nothing_else(target) and not target.exists()
     get(web, target)
@@ -117,7 +119,9 @@ def test_a_host_without_ranges_starts_anew(host, web, target):
 
 
 def test_a_wrong_checksum_leaves_nothing_behind(host, web, target):
-    with pytest.raises(HostFailed, match=r"one\.example sent another file as pictures\.zip \(its checksum is wrong\)"):
+    with pytest.raises(
+        HostFailed, match=r"one\.example .*sent another file as pictures\.zip \(its checksum is wrong\)"
+    ):
         get(web, target, sha256(b"another"))
     assert list(target.parent.iterdir()) == []
 
@@ -147,7 +151,7 @@ def test_every_host_and_its_reason_is_named(host, web, target):
     host.trouble[FILE] = [503] * 3
     with pytest.raises(HostFailed) as error:
         get(web, target, urls=(URL, f"https://{SECOND}"))
-    assert str(error.value) == (
+    assert re.sub(r" \(sought at [^)]*\)", "", str(error.value)) == (
         "one.example answered 503 Service Unavailable; "
         "two.example answered 404 Not Found for https://two.example/set/pictures.zip"
     )
@@ -157,7 +161,7 @@ def test_every_host_and_its_reason_is_named(host, web, target):
 def test_a_host_that_keeps_cutting_before_the_first_byte_is_given_up(host, web, target):
     host.files[FILE] = b"x"  # half of one byte is none
     host.trouble[FILE] = ["cut"] * 20
-    with pytest.raises(HostFailed, match=r"one\.example keeps cutting the transfer"):
+    with pytest.raises(HostFailed, match=r"one\.example .*keeps cutting the transfer"):
         get(web, target, sha256(b"x"))
     assert not target.exists()
 
@@ -189,7 +193,7 @@ def test_nobody_there_is_said_within_seconds(tmp_path, monkeypatch):
 
 def test_an_address_that_is_none_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv(fetch.MIRROR, "teacher:8000")
-    with pytest.raises(FetchError, match="is no address to fetch from"):
+    with pytest.raises(FetchError, match="SKINLIB_MIRROR=teacher:8000 is no address"):
         get(Web(IMPATIENT), tmp_path / "a.zip")
 
 
@@ -252,7 +256,7 @@ def test_a_trap_is_not_unpacked(tmp_path, extra, words):
     assert {file.name for file in tmp_path.rglob("*")} == {"deep", "a.zip"}
 
 
-def test_a_truncated_archive_is_one_line_and_no_folder(tmp_path):
+def test_a_truncated_archive_is_one_line_and_nothing_half_written(tmp_path):
     path = tmp_path / "a.zip"
     whole = zipped({f"{n}.txt": CONTENT[n * 1000 : n * 1000 + 1000] for n in range(20)})
     damaged = bytearray(whole)
@@ -261,25 +265,34 @@ def test_a_truncated_archive_is_one_line_and_no_folder(tmp_path):
         path.write_bytes(content)
         with pytest.raises(FetchError, match=r"a\.zip is no whole zip archive"):
             fetch.unpack(path, tmp_path / "out", is_text)
-        assert [file.name for file in tmp_path.iterdir()] == ["a.zip"]
+        assert not [file for file in tmp_path.rglob("*") if ".unfinished" in file.name]
     path.write_bytes(zipped({"b.png": b"x"}))
     with pytest.raises(FetchError, match="another archive"):
         fetch.unpack(path, tmp_path / "out", is_text)
 
 
-def test_an_interrupted_unpacking_leaves_the_older_folder(tmp_path, monkeypatch):
+def test_an_interrupted_unpacking_goes_on_and_leaves_other_files_alone(tmp_path, monkeypatch):
     path = tmp_path / "a.zip"
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old.txt").write_text("old")
-    path.write_bytes(zipped({f"{n}.txt": b"new" for n in range(3)}))
+    (tmp_path / "out" / "mine.md").write_text("my notes")
+    (tmp_path / "out" / "1.txt").write_text("new!"[:3])
+    (tmp_path / "out" / "2.txt").write_text("cut")
+    path.write_bytes(zipped({f"{n}.txt": b"new" if n < 2 else b"longer" for n in range(5)}))
+    copy, copied = fetch._copy_member, []
 
-    def stopped(*_):
-        raise KeyboardInterrupt
+    def stopped(archive, info, target):
+        copied.append(info.filename)
+        if len(copied) == 2:
+            raise KeyboardInterrupt
+        copy(archive, info, target)
 
-    monkeypatch.setattr(fetch.shutil, "copyfileobj", stopped)
+    monkeypatch.setattr(fetch, "_copy_member", stopped)
     with contextlib.suppress(KeyboardInterrupt):
         fetch.unpack(path, tmp_path / "out", is_text)
-    assert sorted(file.name for file in tmp_path.rglob("*")) == ["a.zip", "old.txt", "out"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["0.txt", "1.txt", "2.txt", "mine.md"]
+    assert fetch.unpack(path, tmp_path / "out", is_text) == 5
+    assert copied == ["0.txt", "2.txt", "2.txt", "3.txt", "4.txt"]  # what was right was left alone
+    assert (tmp_path / "out" / "2.txt").read_text() == "longer" and (tmp_path / "out" / "mine.md").is_file()
 
 
 def test_single_members_are_read_out_of_a_remote_archive(host, web):
@@ -300,7 +313,7 @@ def test_a_remote_archive_that_cannot_be_read_says_why(host, web):
     with pytest.raises(HostFailed, match=r"one\.example"):
         RemoteArchive(web, "pictures.zip", [URL], is_text)
     host.files[FILE], host.ranges = zipped({"a.txt": b"one"}), False
-    with pytest.raises(HostFailed, match="sends no parts of files: fetch the whole, without --limit"):
+    with pytest.raises(HostFailed, match="sends no parts of files"):
         RemoteArchive(web, "pictures.zip", [URL], is_text)
     with pytest.raises(HostFailed, match="404"):
         RemoteArchive(web, "pictures.zip", [f"https://{SECOND}"], is_text)
@@ -310,7 +323,7 @@ def test_many_files_go_on_past_single_failures(tmp_path):
     def work(name):
         if name in ("3", "4"):
             raise FetchError(f"{name} is not there")
-        fetch.write_bytes(tmp_path / name, b"x")
+        write_bytes(tmp_path / name, b"x")
 
     failed = fetch.fetch_each([str(n) for n in range(100)], work, "fetching")
     assert sorted(failed) == ["3", "4"] and len(list(tmp_path.iterdir())) == 98
@@ -329,7 +342,7 @@ def test_many_failures_stop_the_rest():
 
 def test_space_is_looked_at_before(tmp_path):
     fetch.need_space(tmp_path / "not" / "yet", 1000, "a set")
-    with pytest.raises(FetchError, match=r"a set needs 1000000\.0 GB, but .* free: free some space") as error:
+    with pytest.raises(FetchError, match=r"a set needs 1020000\.0 GB, but .* free: free some space") as error:
         fetch.need_space(tmp_path / "not" / "yet", 10**15, "a set", ", or fetch less")
     assert str(error.value).endswith("on another disk, or fetch less")
     assert [fetch.readable(n) for n in (5, 20_000, 840_000_000, 11_192_761_461)] == [

@@ -224,6 +224,8 @@ def upper_suffixes(root):
         lambda root: retold(root, lambda text: text.replace(",", ";")),
         lambda root: retold(root, lambda text: "\ufeff" + text.replace(",", ";").replace("\n", "\r\n")),
         lambda root: retold(root, lambda text: text.replace("back", "Rücken").encode("latin-1")),
+        lambda root: retold(root, lambda text: text.encode("utf-16")),
+        lambda root: retold(root, lambda text: "sep=;\n" + text.replace(",", ";")),
         lambda root: retold(root, lambda text: text.replace("back", "Rücken")),
         lambda root: retold(root, lambda text: text + text.splitlines()[7] + "\n"),  # the same row twice
         lambda root: retold(root, lambda text: text.replace(",rosendahl", ",rosendahl,")),
