@@ -1,9 +1,12 @@
 """Lesson 04: a small CNN that tells benign from malignant. An RGB crop of 180×180 in, two class probabilities out."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from skinlib.dataset import MALIGNANT
+from skinlib.files import digest
 from skinlib.quiet import keras
 from skinlib.training import Batches, augment, train
 
@@ -65,11 +68,17 @@ def class_weights(labels: np.ndarray) -> np.ndarray:
 
 
 def train_cnn(
-    crops: np.ndarray, table: pd.DataFrame, epochs: int, seed: int, batch_size: int = 16
+    crops: np.ndarray,
+    table: pd.DataFrame,
+    epochs: int,
+    seed: int,
+    batch_size: int = 16,
+    checkpoint: str | Path | None = None,
 ) -> tuple[keras.Model, dict]:
     """Train on the train part, choose the best epoch on the validation part; returns the model and its history.
 
-    crops    uint8 RGB (n, 180, 180, 3); table: one row per crop with the columns part and label
+    crops         uint8 RGB (n, 180, 180, 3); table: one row per crop with the columns part and label
+    checkpoint    a file that lets a killed training go on, see `training.train`
     """
     model = build_cnn()
     batches = []
@@ -79,8 +88,9 @@ def train_cnn(
         batches.append(Batches(crops[chosen], labels, batch_size, seed, how, class_weights(labels)))
     # A gentler step than the U-Net's: with few crops, a large one makes the validation loss jump (measured).
     history = train(
-        model, *batches, epochs, "sparse_categorical_crossentropy", ["accuracy"], 1e-3, what="training the CNN"
-    )
+        model, *batches, epochs, "sparse_categorical_crossentropy", ["accuracy"], 1e-3, what="training the CNN",
+        checkpoint=checkpoint, made_from={"crops": digest(crops, *(batch.targets for batch in batches)), "seed": seed},
+    )  # fmt: skip
     return model, history
 
 

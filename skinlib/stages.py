@@ -23,6 +23,11 @@ def model_path(run_dir: str | Path, file: str) -> Path:
     return Path(run_dir) / "models" / file
 
 
+def checkpoint_path(run_dir: str | Path, file: str) -> Path:
+    """Where the training of that model keeps its state until it is over."""
+    return model_path(run_dir, file).with_suffix(".training.npz")
+
+
 def _unet_identity(data: LesionDataset, seed: int, quick: bool) -> dict[str, object]:
     return data.identity | {"seed": seed, "quick": quick}
 
@@ -40,7 +45,8 @@ def ready_unet(data: LesionDataset, run_dir: str | Path, seed: int, quick: bool)
     start = time.perf_counter()
     if stored is None:
         seed_everything(seed)
-        stored = unet.train_unet(data, unet.default_epochs(data.name, quick), seed)
+        checkpoint = checkpoint_path(run_dir, unet.UNET_FILE)
+        stored = unet.train_unet(data, unet.default_epochs(data.name, quick), seed, checkpoint=checkpoint)
         keep_unet(*stored, data, run_dir, seed, quick)
         detail = (
             f"Lesson 02 had left none for this data, so it was trained now, in {time.perf_counter() - start:.0f} s."
@@ -105,7 +111,8 @@ def ready_cnn(
     start = time.perf_counter()
     if stored is None:
         seed_everything(seed)
-        stored = cnn.train_cnn(crops, table, cnn.default_epochs(dataset, quick), seed)
+        checkpoint = checkpoint_path(run_dir, cnn.CNN_FILE)
+        stored = cnn.train_cnn(crops, table, cnn.default_epochs(dataset, quick), seed, checkpoint=checkpoint)
         keep_cnn(*stored, crops, table, run_dir, seed, quick)
         detail = (
             f"Lesson 04 had left none for these crops, so it was trained now, in {time.perf_counter() - start:.0f} s."

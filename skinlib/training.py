@@ -4,12 +4,14 @@ Nothing in here knows which of the two it trains.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from skinlib.checkpoint import Checkpoint
 from skinlib.files import CourseError, digest, write_json, written_whole
 from skinlib.progress import progress
 from skinlib.quiet import keras
@@ -55,6 +57,7 @@ class Batches(keras.utils.PyDataset):
     images    uint8 RGB (n, s, s, 3)
     targets   masks bool (n, s, s), or labels int (n,)
     weights   float (n,) or None: how much each picture counts in the loss
+    Raises CourseError if there is no picture at all, or a value that is no number.
     """
 
     def __init__(
@@ -67,6 +70,10 @@ class Batches(keras.utils.PyDataset):
         weights: np.ndarray | None = None,
     ) -> None:
         super().__init__()
+        if not len(images):
+            raise CourseError("there are no pictures to learn from: this part of the data set is empty")
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            raise CourseError("the pictures hold values that are no numbers (NaN or infinite)")
         self.images, self.targets, self.weights = images, targets, weights
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
         self.epoch = -1
@@ -100,14 +107,15 @@ class Batches(keras.utils.PyDataset):
 
 
 class _Progress(keras.callbacks.Callback):
-    """One bar over all batches of all epochs."""
+    """One bar over all batches of all epochs, from the one at which a killed training goes on."""
 
-    def __init__(self, what: str, steps: int) -> None:
+    def __init__(self, what: str, steps: int, done: int) -> None:
         super().__init__()
-        self.what, self.steps = what, steps
+        self.what, self.steps, self.done = what, steps, done
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.bar = progress(None, self.what, self.steps, "batch")
+        self.bar.update(self.done)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.bar.update()
@@ -128,11 +136,20 @@ def train(
     metrics: list,
     peak_learning_rate: float = 2e-3,
     what: str = "training",
+    checkpoint: str | Path | None = None,
+    made_from: dict | None = None,
+    seconds: float | None = None,
 ) -> dict[str, list[float]]:
     """Train in place and return the history: one list per quantity, one value per epoch. Lesson 02.
 
     The learning rate climbs over the first tenth of the steps and then falls along a cosine to nearly 0. The
     weights of the epoch with the lowest validation loss are kept; the test part is never seen.
+
+    checkpoint    a file in which the state is kept until the training is over: killed, it goes on from there
+    made_from     what the training depends on beside its length, so that no other one's state is taken
+    seconds       end after the epoch in which so much time is used up
+    Raises CourseError if the loss is no number before the first epoch is over; if that happens later, it is said, and
+    the best weights so far are kept.
     """
     steps = epochs * len(batches)
     warmup = max(1, steps // 10)
@@ -146,13 +163,20 @@ def train(
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-3)
     # XLA compilation costs more than it saves on a CPU.
     model.compile(optimizer, loss=loss, metrics=metrics, jit_compile=False)
-    keep_best = keras.callbacks.EarlyStopping(
-        monitor="val_loss", mode="min", patience=epochs, restore_best_weights=True
-    )
-    history = model.fit(
-        batches, validation_data=validation, epochs=epochs, verbose=0, callbacks=[keep_best, _Progress(what, steps)]
-    )
-    return {name: [float(value) for value in values] for name, values in history.history.items()}
+    setting = {"epochs": epochs, "steps": steps, "rate": peak_learning_rate, "weights": model.count_params()}
+    keep = Checkpoint(checkpoint, (made_from or {}) | setting, batches, seconds)
+    keep.restore(model)
+    bar = _Progress(what, steps, keep.epochs_done * len(batches))
+    model.fit(
+        batches, validation_data=validation, epochs=epochs, initial_epoch=keep.epochs_done, verbose=0,
+        callbacks=[bar, keep],
+    )  # fmt: skip
+    if keep.diverged:
+        print(
+            f"{what}: the loss became infinite or NaN after {keep.epochs_done} epochs; the best weights are kept",
+            file=sys.stderr,
+        )
+    return keep.history
 
 
 def save_model(model: keras.Model, path: str | Path, made_from: dict, history: dict[str, list[float]]) -> None:

@@ -1,8 +1,11 @@
 """Lesson 02: a lightweight U-Net that finds the lesion. RGB 128×128 in, a lesion probability per pixel out."""
 
+from pathlib import Path
+
 import numpy as np
 
 from skinlib.dataset import LesionDataset, resize_images, resize_masks
+from skinlib.files import CourseError
 from skinlib.quiet import keras
 from skinlib.training import Batches, augment, train
 
@@ -74,15 +77,28 @@ def dice_per_image(masks, probabilities):
     return 1 - soft_dice_loss(ops.cast(masks > 0.5, "float32"), ops.cast(probabilities > 0.5, "float32"))
 
 
-def train_unet(data: LesionDataset, epochs: int, seed: int, batch_size: int = 16) -> tuple[keras.Model, dict]:
-    """Train on the train part, choose the best epoch on the validation part; returns the model and its history."""
+def train_unet(
+    data: LesionDataset, epochs: int, seed: int, batch_size: int = 16, checkpoint: str | Path | None = None
+) -> tuple[keras.Model, dict]:
+    """Train on the train part, choose the best epoch on the validation part; returns the model and its history.
+
+    checkpoint    a file that lets a killed training go on, see `training.train`
+    Raises CourseError where masks are missing.
+    """
+    if not data.has_mask.all():
+        raise CourseError(
+            f"{int((~data.has_mask).sum())} of {len(data)} images have no mask, and a U-Net learns from masks"
+        )
     model = build_unet()
     batches = []
     for part, how in (("train", augment), ("validation", None)):
         chosen = data.part(part)
         images, masks = resize_images(chosen.images, UNET_SIZE), resize_masks(chosen.masks, UNET_SIZE)
         batches.append(Batches(images, masks, batch_size, seed, how))
-    history = train(model, *batches, epochs, segmentation_loss, [dice_per_image], what="training the U-Net")
+    history = train(
+        model, *batches, epochs, segmentation_loss, [dice_per_image], what="training the U-Net",
+        checkpoint=checkpoint, made_from=data.identity | {"seed": seed},
+    )  # fmt: skip
     return model, history
 
 

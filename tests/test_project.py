@@ -112,7 +112,7 @@ def test_readme_shows_only_pictures_that_exist_and_are_made():
 def test_imports_run_one_way():
     order = [
         {"files", "progress", "colour", "quiet", "annotators"}, {"painting", "isic", "pixels", "duplicates", "fetch"},
-        {"lesion", "artefacts", "store", "sources"}, {"synthetic"}, {"dataset"}, {"training", "plots"},
+        {"lesion", "artefacts", "store", "sources"}, {"synthetic"}, {"dataset", "checkpoint"}, {"training", "plots"},
         {"unet", "segmentation", "cnn", "evaluation"}, {"stages", "predict", "leakage"}, {"data_benchmark"},
         {"course", "benchmark"}, {"__main__"},
     ]  # fmt: skip
