@@ -201,7 +201,7 @@ def test_stages_load_what_is_there_and_make_what_is_not(small_data, tmp_path, mo
     trained = []
 
     def instead(name, build):
-        return lambda *_: trained.append(name) or (build(), {"loss": [1.0]})
+        return lambda *_, **__: trained.append(name) or (build(), {"loss": [1.0]})
 
     monkeypatch.setattr(unet, "train_unet", instead("unet", unet.build_unet))
     monkeypatch.setattr(cnn, "train_cnn", instead("cnn", cnn.build_cnn))
