@@ -7,7 +7,6 @@ Reading and leak are about data: see `data_benchmark`.
 """
 
 import time
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skinlib import annotators, cnn, data_benchmark, evaluation, segmentation, synthetic, unet
 from skinlib.dataset import LesionDataset, from_synthetic, load_dataset, resize_images, resize_masks
-from skinlib.evaluation import Measured
+from skinlib.evaluation import Measured, with_interval
 from skinlib.files import CourseError, write_json
 from skinlib.quiet import keras
 from skinlib.training import save_model, seed_everything
@@ -56,22 +55,20 @@ def run(name: str, data_dir: str | Path | None, out: str | Path, seed: int = 0, 
     if name == "transfer" and data_dir is None:
         raise CourseError("the benchmark 'transfer' needs real pictures: name their folder with --data-dir")
     setting = QUICK if quick else Setting()
-    result, lines = {
-        "generator": lambda: _told(generator(setting), _generator_text),
-        "transfer": lambda: _told(transfer(data_dir, out, seed, setting), _transfer_text),
-        "reading": lambda: _told(data_benchmark.reading(data_dir, quick), data_benchmark.reading_text),
-        "leak": lambda: _told(data_benchmark.leak(data_dir, quick), data_benchmark.leak_text),
-    }[name]()
+    measure, as_text = {
+        "generator": (lambda: generator(setting), _generator_text),
+        "transfer": (lambda: transfer(data_dir, out, seed, setting), _transfer_text),
+        "reading": (lambda: data_benchmark.reading(data_dir, quick), data_benchmark.reading_text),
+        "leak": (lambda: data_benchmark.leak(data_dir, quick), data_benchmark.leak_text),
+    }[name]
+    result = measure()
+    lines = as_text(result)
     about = {"benchmark": name, "quick": quick, "seed": seed, "generator": synthetic.VERSION, **setting._asdict()}
     file = Path(out) / f"{name}{'-quick' if quick else ''}.json"
     write_json(file, about | result)
     if quick:
         lines.append("quick: these figures mean nothing")
     return "\n".join([*lines, f"kept in {file}"])
-
-
-def _told(result: dict, as_text: Callable[[dict], list[str]]) -> tuple[dict, list[str]]:
-    return result, as_text(result)
 
 
 # -- generator -------------------------------------------------------------------------------------------------------
@@ -134,10 +131,10 @@ def _generator_text(result: dict) -> list[str]:
         "",
         "AUROC of a logistic regression on columns of a longer table "
         f"(best possible {result['ceiling_of_the_long_table']['auroc']:.3f})",
-        *(f"  {name:34}{_interval(quantity)}" for name, quantity in result["auroc"].items()),
+        *(f"  {name:34}{with_interval(quantity)}" for name, quantity in result["auroc"].items()),
         "",
         "mean Dice between outlines of one lesion",
-        *(f"  {name:34}{_interval(quantity)}" for name, quantity in result["agreement"].items()),
+        *(f"  {name:34}{with_interval(quantity)}" for name, quantity in result["agreement"].items()),
         "In brackets: 95 % intervals, by drawing lesions.",
     ]
     return lines
@@ -233,21 +230,16 @@ def _transfer_text(result: dict) -> list[str]:
         f"{'on real images':36}{'images':>16}{'training':>10}   {'mean Dice':22}{'mean Jaccard':22}thresholded Jaccard"
     ]
     for row in result["segmentation"]:
-        figures = "".join(f"{_interval(row[name]):22}" for name in ("dice", "jaccard", "thresholded_jaccard"))
+        figures = "".join(f"{with_interval(row[name]):22}" for name in ("dice", "jaccard", "thresholded_jaccard"))
         where = f"{row['images']:,} ({row['part']})"
         lines.append(f"{row['method']:36}{where:>16}{row['training_s']:>8} s   {figures}".rstrip())
     row = result["classification"]
     lines += [
         f"The U-Net has {result['unet_weights']:,} weights.",
         "",
-        f"{row['method']}: AUROC {_interval(row['auroc'])}, average precision {_interval(row['average_precision'])} "
+        f"{row['method']}: AUROC {with_interval(row['auroc'])}, "
+        f"average precision {with_interval(row['average_precision'])} "
         f"on {row['images']:,} real images, {row['training_s']} s of training",
         "In brackets: 95 % intervals, by drawing lesions.",
     ]
     return lines
-
-
-def _interval(quantity: dict[str, float | None]) -> str:
-    if quantity["value"] is None:
-        return "not defined"
-    return f"{quantity['value']:.3f} ({quantity['low']:.3f}–{quantity['high']:.3f})"

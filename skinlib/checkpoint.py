@@ -7,6 +7,7 @@ weights as if nothing had happened. It also ends a training whose loss is no num
 
 import json
 import random
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -94,7 +95,7 @@ class Checkpoint(keras.callbacks.Callback):
             self.best_loss, self.best = float(logs["val_loss"]), self.model.get_weights()
         self.spent = time.perf_counter() - self.start
         if self.path:
-            self._write()
+            self._write_if_possible()
         if self.seconds is not None and self.spent >= self.seconds:
             self.model.stop_training = True
 
@@ -107,6 +108,15 @@ class Checkpoint(keras.callbacks.Callback):
         self.model.set_weights(self.best)
         if self.path:
             self.path.unlink(missing_ok=True)
+
+    def _write_if_possible(self) -> None:
+        """A full disk costs the state, not the training."""
+        try:
+            self._write()
+        except OSError as error:
+            print(f"the training cannot be taken up again if it is killed ({error.strerror or error})", file=sys.stderr)
+            self.path.unlink(missing_ok=True)
+            self.path = None
 
     def _write(self) -> None:
         arrays = {

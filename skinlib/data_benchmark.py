@@ -20,8 +20,9 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
 from skinlib import evaluation, leakage, synthetic
-from skinlib.dataset import WORKING_SIZE, LesionDataset, audit, load_dataset, split_by_group
-from skinlib.files import read_image
+from skinlib.dataset import WORKING_SIZE, LesionDataset, audit, find_records, load_dataset, split_by_group
+from skinlib.evaluation import with_interval
+from skinlib.files import CourseError, read_image
 from skinlib.pixels import read_pairs, read_small_image, resize_image
 from skinlib.store import CACHE_VARIABLE
 
@@ -41,7 +42,10 @@ def reading(data_dir: str | Path | None, quick: bool) -> dict:
     """Images per second of large photographs; seconds and memory of whole data sets.
 
     data_dir    ISIC 2018 Task 1 in its official layout; without it, only painted pictures are read
+    Raises CourseError for a wrong folder before anything takes time.
     """
+    if data_dir is not None:
+        find_records("isic2018", data_dir)
     with tempfile.TemporaryDirectory() as folder:
         files = write_photographs(Path(folder), 4)
         result = {"large": _side_by_side(files * (1 if quick else 6), 1 if quick else 5)}
@@ -94,16 +98,15 @@ def _side_by_side(files: list[Path], rounds: int) -> dict[str, float]:
 
 
 PROGRAM = """
-import json, re, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 from skinlib.dataset import load_dataset
 start = time.perf_counter()
 data = load_dataset("isic2018", sys.argv[1], size=int(sys.argv[2]))
 seconds = time.perf_counter() - start
 touched = int(sum(int(image.sum()) for image in data.images))  # every pixel has been in memory
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-if sys.platform == "linux":  # where the figure above begins with the memory of whoever started this process
-    peak = 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text()).group(1))
+status = Path("/proc/self/status")  # not getrusage, whose figure begins with the memory of whoever started this
+peak = 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", status.read_text()).group(1)) if status.is_file() else None
 print(json.dumps({"images": len(data), "size": data.images.shape[1], "seconds": seconds, "peak_bytes": peak}))
 """
 
@@ -112,7 +115,9 @@ def _in_a_process(root: str | Path, size: int, cache: str) -> dict[str, float]:
     """Load a set in a process of its own, so that its memory can be told from ours."""
     environment = {**os.environ, CACHE_VARIABLE: cache, "SKINLIB_HEADLESS": "1"}
     command = [sys.executable, "-c", PROGRAM, str(root), str(size)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise CourseError(f"{root} could not be read: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout)
 
 
@@ -126,9 +131,10 @@ def reading_text(result: dict) -> list[str]:
     ]
     for name, about in (("many", "painted pictures of 256×256 with masks"), ("set", "images of ISIC 2018 with masks")):
         for state, row in zip(("cold", "warm"), result.get(name, ()), strict=False):
+            memory = f"{row['peak_bytes'] / 1e6:.0f} MB" if row["peak_bytes"] else "measured on Linux only"
             lines.append(
                 f"{row['images']:,} {about} at {row['size']} pixels, {state} cache: {row['seconds']:.2f} s, "
-                f"peak memory of the process {row['peak_bytes'] / 1e6:.0f} MB"
+                f"peak memory of the process: {memory}"
             )
     return lines
 
@@ -140,7 +146,10 @@ def leak(data_dir: str | Path | None, quick: bool) -> dict:
     """What a split by image pretends, on the embedded set and on HAM10000.
 
     data_dir    HAM10000 in one of its layouts, masks not needed; without it, the embedded set alone
+    Raises CourseError for a wrong folder before anything takes time.
     """
+    if data_dir is not None:
+        find_records("ham10000", data_dir, masks_needed=False)
     painted = synthetic.generate(200 if quick else synthetic.DEFAULT_COUNT)
     lesions = painted.table["lesion_id"].to_numpy(dtype=str)
     result = {"embedded set": _pretended(painted.images, painted.table["label"].to_numpy(), lesions, quick)}
@@ -149,6 +158,7 @@ def leak(data_dir: str | Path | None, quick: bool) -> dict:
         lesions = data.table["lesion_id"].to_numpy(dtype=str)
         result["HAM10000"] = _pretended(data.images, data.labels, lesions, quick)
         result["audit"] = _audits(data)
+        result["about"] = _about_lesions(data)
     return result
 
 
@@ -172,6 +182,21 @@ def _audits(data: LesionDataset) -> dict[str, list[str]]:
     return {name: audit(split).lines() for name, split in splits.items()}
 
 
+def _about_lesions(data: LesionDataset) -> dict:
+    """How the labels were confirmed, and how many pairs of pictures of one lesion are known as copies by the pixels."""
+    lesions = data.table["lesion_id"].to_numpy(dtype=str)
+    sizes = np.unique(lesions, return_counts=True)[1]
+    # All pairs that are found, wherever they stand, less those that the table gives to two lesions.
+    report = audit(dataclasses.replace(data, parts=np.full(len(data), "all"), groups=lesions))
+    found = report.parts["all"].near_duplicates + report.parts["all"].exact_duplicates
+    confirmed = data.table.assign(malignant=data.labels == 1).groupby("confirmed")["malignant"].agg(["size", "sum"])
+    return {
+        "pairs_of_one_lesion": int((sizes * (sizes - 1) // 2).sum()),
+        "found_as_copies": found - len(report.across_groups),
+        "confirmed": {how: [int(row["size"]), int(row["sum"])] for how, row in confirmed.iterrows()},
+    }
+
+
 def leak_text(result: dict) -> list[str]:
     """What `leak` found, to be printed."""
     lines = ["balanced accuracy of one classifier, scored on two splits of the same size"]
@@ -190,16 +215,19 @@ def leak_text(result: dict) -> list[str]:
         for model, row in about["models"].items():
             lines.append(
                 f"  {model:26}{row['by_image_balanced_accuracy']['value']:<10.3f}"
-                f"{row['by_lesion_balanced_accuracy']['value']:<11.3f}{_interval(row['gap_balanced_accuracy']):24}"
-                f"{_interval(row['effect_balanced_accuracy'])}"
+                f"{row['by_lesion_balanced_accuracy']['value']:<11.3f}{with_interval(row['gap_balanced_accuracy']):24}"
+                f"{with_interval(row['effect_balanced_accuracy'])}"
             )
     lines.append("In brackets: 95 % intervals over repeated splits of this data.")
+    if "about" in result:
+        about = result["about"]
+        ways = ", ".join(f"{how} {size:,} ({ill:,} malignant)" for how, (size, ill) in about["confirmed"].items())
+        lines += [
+            "",
+            f"HAM10000's labels rest on: {ways}",
+            f"of {about['pairs_of_one_lesion']:,} pairs of pictures of one lesion, the pixels tell "
+            f"{about['found_as_copies']:,} as copies",
+        ]
     for name, report in result.get("audit", {}).items():
         lines += ["", f"audit of HAM10000, {name}:", *(f"  {line}" for line in report)]
     return lines
-
-
-def _interval(quantity: dict[str, float | None]) -> str:
-    if quantity["value"] is None:
-        return "not defined"
-    return f"{quantity['value']:.3f} ({quantity['low']:.3f}–{quantity['high']:.3f})"

@@ -144,6 +144,13 @@ def measure_classification(labels: np.ndarray, probabilities: np.ndarray, groups
     return bootstrap(classification_scores, groups, labels, probabilities)
 
 
+def with_interval(quantity: dict[str, float | None]) -> str:
+    """One entry of `as_json` for a table: "0.869 (0.862–0.876)"."""
+    if quantity["value"] is None:
+        return "not defined"
+    return f"{quantity['value']:.3f} ({quantity['low']:.3f}–{quantity['high']:.3f})"
+
+
 def as_json(measured: dict[str, Measured]) -> dict[str, dict[str, float | None]]:
     """Measured quantities as metrics.json holds them: value, low, high; null where a measure is not defined."""
     return {

@@ -40,7 +40,7 @@ class HostFailed(FetchError):
 
 
 class NotThere(HostFailed):
-    """The host answers, and has no such file (S3 says 403 for that, too)."""
+    """The host answers, and has no such file."""
 
 
 class Patience(NamedTuple):

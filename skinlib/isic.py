@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from scipy.cluster.hierarchy import DisjointSet
 
 from skinlib.files import IMAGE_SUFFIXES, CourseError
 
@@ -422,16 +423,10 @@ def joined_groups(keys_of: dict[Hashable, list[str]]) -> dict[Hashable, str]:
     An image may name its lesion and its near-duplicates apart; both must keep it on one side of a split. The group
     is called by the first of its keys in the alphabet, or by the image itself where it has none.
     """
-    leader: dict[str, str] = {}
-
-    def leader_of(key: str) -> str:
-        while leader.setdefault(key, key) != key:
-            key = leader[key]
-        return key
-
     given = {image: [key for key in keys if key] or [image] for image, keys in keys_of.items()}
-    for keys in given.values():
-        first, *others = sorted({leader_of(key) for key in keys})
+    sets = DisjointSet(key for keys in given.values() for key in keys)
+    for first, *others in given.values():
         for other in others:
-            leader[other] = first
-    return {image: leader_of(keys[0]) for image, keys in given.items()}
+            sets.merge(first, other)
+    name_of = {key: min(keys) for keys in sets.subsets() for key in keys}
+    return {image: name_of[keys[0]] for image, keys in given.items()}

@@ -159,7 +159,7 @@ SOURCES = {
             _challenge(
                 2018, "ISIC2018_Task1_Training_GroundTruth.zip",
                 "sha256:99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c", "masks", 2594,
-                "ISIC2018_Task1-2_Training_Input",
+                isic.ISIC2018_IMAGES,
             ),
             _challenge(
                 2018, "ISIC2018_Task1-2_Training_Input.zip",
@@ -181,7 +181,7 @@ SOURCES = {
             _dataverse(4338392, "HAM10000_metadata.csv", None, "table"),
             _dataverse(
                 3838943, "HAM10000_segmentations_lesion_tschandl.zip", "md5:6e8d252e09cfdb0189199f15985a5b84", "masks",
-                10_015, "HAM10000_images",
+                10_015, isic.HAM10000_IMAGES[0],
             ),
             _dataverse(3172585, "HAM10000_images_part_1.zip", "md5:4639bfa73ab251610530a97c898e6e46", "images", 5000),
             _dataverse(3172584, "HAM10000_images_part_2.zip", "md5:da43d6cc50f6613013be07e8986b384b", "images", 5015),

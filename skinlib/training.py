@@ -163,7 +163,12 @@ def train(
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-3)
     # XLA compilation costs more than it saves on a CPU.
     model.compile(optimizer, loss=loss, metrics=metrics, jit_compile=False)
-    setting = {"epochs": epochs, "steps": steps, "rate": peak_learning_rate, "weights": model.count_params()}
+    setting = {
+        "epochs": epochs,
+        "steps": steps,
+        "rate": peak_learning_rate,
+        "shapes": [list(variable.shape) for variable in model.variables],
+    }
     keep = Checkpoint(checkpoint, (made_from or {}) | setting, batches, seconds)
     keep.restore(model)
     bar = _Progress(what, steps, keep.epochs_done * len(batches))

@@ -43,22 +43,23 @@ def isic_folder(tmp_path) -> Path:
     return root
 
 
+def real_folder(variable: str) -> Path:
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} does not name a folder of real images")
+    return Path(folder)
+
+
 @pytest.fixture(scope="session")
 def real_isic2018() -> Path:
     """The folder of real ISIC 2018 images, where there is one."""
-    folder = os.environ.get("SKINLIB_ISIC2018_DIR")
-    if not folder:
-        pytest.skip("SKINLIB_ISIC2018_DIR does not name a folder of real images")
-    return Path(folder)
+    return real_folder("SKINLIB_ISIC2018_DIR")
 
 
 @pytest.fixture(scope="session")
 def real_ham10000() -> Path:
     """The folder of real HAM10000 images, where there is one."""
-    folder = os.environ.get("SKINLIB_HAM10000_DIR")
-    if not folder:
-        pytest.skip("SKINLIB_HAM10000_DIR does not name a folder of real images")
-    return Path(folder)
+    return real_folder("SKINLIB_HAM10000_DIR")
 
 
 @pytest.fixture

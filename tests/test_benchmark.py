@@ -112,6 +112,14 @@ def test_reading_benchmark_compares_both_ways_and_starts_cold(tmp_path, isic_fol
     assert "cold cache" in printed and "warm cache" in printed
 
 
+@pytest.mark.parametrize("name", ["reading", "leak"])
+def test_data_benchmarks_say_a_wrong_folder_first(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(synthetic, "make_image", None)  # nothing is painted
+    monkeypatch.setattr(synthetic, "generate", None)
+    assert main(["benchmark", name, "--data-dir", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 1
+    assert "nowhere does not exist" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_leak_benchmark_tells_what_was_pretended(tmp_path, capsys):
     assert main(["benchmark", "leak", "--out", str(tmp_path), "--quick"]) == 0
     printed = capsys.readouterr().out
@@ -129,4 +137,6 @@ def test_leak_benchmark_audits_three_splits_of_ham10000(real_ham10000, monkeypat
     assert result["HAM10000"]["images"] == 160
     assert result["audit"]["as the course splits"][-1] == "clean"
     assert "groups in more than one part: 0" in result["audit"]["by lesion_id"]
+    assert sum(size for size, _ in result["about"]["confirmed"].values()) == 160
+    assert result["about"]["found_as_copies"] <= result["about"]["pairs_of_one_lesion"]
     assert any("audit of HAM10000, by image" in line for line in data_benchmark.leak_text(result))

@@ -63,7 +63,7 @@ def tiny():
     return keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(inputs))
 
 
-def state_after_two_epochs(batches, path, monkeypatch):
+def state_after_two_epochs(batches, path, monkeypatch, epochs=5):
     class Killed(Exception):
         pass
 
@@ -76,7 +76,7 @@ def state_after_two_epochs(batches, path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Checkpoint, "_write", write_and_raise)
-        train(tiny(), *batches, 5, unet.segmentation_loss, [], checkpoint=path, made_from={"seed": 0})
+        train(tiny(), *batches, epochs, unet.segmentation_loss, [], checkpoint=path, made_from={"seed": 0})
     assert path.is_file()
 
 
@@ -100,6 +100,24 @@ def test_only_the_same_training_takes_the_state(batches, tmp_path, monkeypatch):
     for damaged in (kept[: len(kept) // 2], b"", b"no state"):
         path.write_bytes(damaged)
         assert epochs_trained(batches, path, {"seed": 0}) == [0, 1, 2, 3, 4]
+
+
+def test_a_training_killed_when_all_was_done_needs_no_further_epoch(batches, tmp_path, monkeypatch):
+    path = tmp_path / "state.npz"
+    state_after_two_epochs(batches, path, monkeypatch, epochs=2)
+    assert epochs_trained(batches, path, {"seed": 0}, epochs=2) == [] and not path.exists()
+
+
+def test_a_full_disk_costs_the_state_and_not_the_training(batches, tmp_path, monkeypatch, capsys):
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Checkpoint, "_write", full)
+    history = train(tiny(), *batches, 3, unet.segmentation_loss, [], checkpoint=tmp_path / "state.npz")
+    assert len(history["loss"]) == 3
+    assert (
+        capsys.readouterr().err == "the training cannot be taken up again if it is killed (No space left on device)\n"
+    )
 
 
 def nan_from(step):

@@ -1,8 +1,6 @@
 """Copies are found however they were saved, different lesions are not, and the audit says what crosses."""
 
 import dataclasses
-import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -201,12 +199,9 @@ def test_real_isic2018_holds_more_copies_than_its_metadata_say(real_isic2018):
     assert len(by_image.across_parts) >= 10 and not by_image.clean
 
 
-def test_real_ham10000_copies_are_of_one_lesion():
-    folder = os.environ.get("SKINLIB_HAM10000_DIR")
-    if not folder:
-        pytest.skip("SKINLIB_HAM10000_DIR does not name a folder of real images")
-    table = pd.read_csv(Path(folder) / "HAM10000_metadata.csv").sort_values("lesion_id")[:3000]
-    files = [Path(folder) / "HAM10000_images" / f"{name}.jpg" for name in table["image_id"]]
+def test_real_ham10000_copies_are_of_one_lesion(real_ham10000):
+    table = pd.read_csv(real_ham10000 / "HAM10000_metadata.csv").sort_values("lesion_id")[:3000]
+    files = [real_ham10000 / "HAM10000_images" / f"{name}.jpg" for name in table["image_id"]]
     found = near_duplicates(signatures(np.stack([resize_image(read_image(file), 192) for file in files])))
     lesions = table["lesion_id"].to_numpy()
     other = {tuple(sorted(lesions[list(pair)])) for pair in in_pairs(found) if len(set(lesions[list(pair)])) == 2}

@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import cv2
 import filelock
 import numpy as np
 import pandas as pd
 import pytest
+from data_host import BUCKET, DATAVERSE, OLD_BUCKET, DataHost, painted, serve_set, sha256, zipped
 
 from skinlib import dataset, fetch, isic, sources, synthetic
 from skinlib.__main__ import main
 from skinlib.fetch import FetchError, Patience, Web
 from skinlib.files import CourseError, read_image, read_mask
-from tests.data_host import BUCKET, DATAVERSE, OLD_BUCKET, DataHost, painted, serve_set, sha256, zipped
 
 SETS = ("isic2016", "isic2018", "ham10000")
 IMAGES_2018 = f"{BUCKET}/2018/ISIC2018_Task1-2_Training_Input.zip"
@@ -141,7 +142,6 @@ def test_an_image_that_the_archive_does_not_know_has_no_label(get, host):
 def test_a_limit_keeps_the_labels_shares_and_grows(get, host, lesions):
     root, _ = get("isic2018", limit=4)
     first = set(images_in(root))
-    whole = len(host.files[IMAGES_2018])
     assert all(wanted for path, wanted in host.requests if path == IMAGES_2018)
     host.requests.clear()
     get("isic2018", limit=4)
@@ -149,7 +149,7 @@ def test_a_limit_keeps_the_labels_shares_and_grows(get, host, lesions):
     assert host.requests == []
     get("isic2018", limit=8)
     assert first < set(images_in(root)) and len(images_in(root)) == 8
-    assert len([1 for path, _ in host.requests if path == IMAGES_2018]) < 12 and whole > 0
+    assert len([1 for path, _ in host.requests if path == IMAGES_2018]) < 12
     get("isic2018")
     assert len(images_in(root)) == 12 and manifest(root)["limit"] is None
 
@@ -474,9 +474,10 @@ def test_offline_it_fails_within_seconds_and_says_what_to_do(tmp_path, capsys, m
     monkeypatch.delenv(fetch.MIRROR, raising=False)
     for variable in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
-    start = time.monotonic()
+    pauses = []
+    monkeypatch.setattr(fetch, "time", SimpleNamespace(sleep=pauses.append))
     assert main(["data", "isic2016", "--to", str(tmp_path / "set")]) == 1
-    assert time.monotonic() - start < 30
+    assert pauses == [1, 1]  # one more try for either address
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "isic-archive.s3.amazonaws.com did not answer" in error
@@ -537,7 +538,7 @@ def test_interrupted_by_ctrl_c_and_resumed(host, tmp_path, options):
 
 def test_ctrl_c_does_not_wait_for_silent_hosts(host, tmp_path):
     known = json.dumps({file.name: file.checksum for file in sources.SOURCES["isic2018"].files})
-    host.stall = 15
+    host.stall = 600
     for number in range(12):
         host.trouble[f"content.isic-archive.com/ISIC_{number:07d}/thumbnail.jpg"] = ["stall"]
     command = [sys.executable, "-c", PROGRAM, known, str(tmp_path / "set"), "--thumbnails"]
@@ -546,7 +547,7 @@ def test_ctrl_c_does_not_wait_for_silent_hosts(host, tmp_path):
     while len(host.asked("thumbnail.jpg")) < 6 and time.monotonic() < deadline:
         time.sleep(0.02)
     started.send_signal(signal.SIGINT)
-    _, error = started.communicate(timeout=10)  # less than the hosts are silent
+    _, error = started.communicate(timeout=60)  # waiting for the hosts would take minutes
     assert started.returncode == 130 and "Traceback" not in error
 
 
