@@ -210,19 +210,15 @@ def _classifier_transfer(real: LesionDataset, painted_unet: keras.Model, setting
     table = pd.DataFrame({"part": painted.parts, "label": painted.labels})
     seed_everything(seed)
     start = time.perf_counter()
-    model, _ = cnn.train_cnn(_crops(painted, painted.masks), table, setting.cnn_epochs, seed)
+    model, _ = cnn.train_cnn(segmentation.crop_lesions(painted.images, painted.masks), table, setting.cnn_epochs, seed)
     seconds = time.perf_counter() - start
     found = segmentation.masks_from_probabilities(
         unet.predict_masks(painted_unet, labelled.images), labelled.images.shape[1]
     )
-    probability = cnn.predict_labels(model, _crops(labelled, found))
+    probability = cnn.predict_labels(model, segmentation.crop_lesions(labelled.images, found))
     measured = evaluation.measure_classification(labelled.labels, probability, labelled.groups)
     about = {"method": f"CNN, {(table['part'] == 'train').sum():,} painted", "images": len(labelled)}
     return {**about, "training_s": round(seconds), **evaluation.as_json(measured)}
-
-
-def _crops(data: LesionDataset, masks: np.ndarray) -> np.ndarray:
-    return np.stack([segmentation.crop_lesion(image, mask) for image, mask in zip(data.images, masks, strict=True)])
 
 
 def _transfer_text(result: dict) -> list[str]:

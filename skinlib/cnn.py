@@ -1,6 +1,7 @@
 """Lesson 04: a small CNN that tells benign from malignant. An RGB crop of 180×180 in, two class probabilities out."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pandas as pd
 from skinlib.dataset import MALIGNANT
 from skinlib.files import digest
 from skinlib.quiet import keras
-from skinlib.training import Batches, augment, train
+from skinlib.training import Batches, augmentation, train
 
 layers = keras.layers
 
@@ -16,12 +17,39 @@ CNN_SIZE = 180
 CNN_FILE = "melanoma_cnn_model.keras"
 
 
+class Recipe(NamedTuple):
+    """Every choice behind the CNN, with a name, so that each can be taken back alone: `KNOBS`. Lesson 04."""
+
+    filters: tuple[int, ...] = (24, 48, 96, 128)
+    batch_normalisation: bool = True
+    dropout: float = 0.3
+    class_weights: bool = True  # both classes count the same in sum
+    turns: bool = True  # training crops are turned and mirrored
+    changes: float = 0.4  # how far they are shifted, zoomed and recoloured: little, since colours are a sign here
+    cosine_schedule: bool = True  # the step size climbs and falls, or stays
+    views: int = 8  # turns and mirror images of a crop over which its answer is averaged
+
+
+RECIPE = Recipe()
+# What `skinlib benchmark ablation` takes back, one at a time.
+KNOBS = {
+    "no batch normalisation": {"batch_normalisation": False},
+    "no dropout": {"dropout": 0.0},
+    "no class weights": {"class_weights": False},
+    "no turned crops": {"turns": False},
+    "no shift, zoom, recolouring": {"changes": 0.0},
+    "bold shift, zoom, recolouring": {"changes": 1.0},
+    "constant step size": {"cosine_schedule": False},
+    "one view of each crop": {"views": 1},
+}
+
+
 def default_epochs(dataset: str, quick: bool) -> int:
     """How long lesson 04 trains."""
     return 3 if quick else 26 if dataset == "synthetic" else 20
 
 
-def build_cnn(filters: tuple[int, ...] = (24, 48, 96, 128), dropout: float = 0.3) -> keras.Model:
+def build_cnn(recipe: Recipe = RECIPE) -> keras.Model:
     """The network: (n, 180, 180, 3) RGB 0–255 to (n, 2) probabilities, benign and malignant. Lesson 04.
 
     Four convolution blocks, each halving the picture; the mean over what is left of it (not Flatten, which would
@@ -29,31 +57,22 @@ def build_cnn(filters: tuple[int, ...] = (24, 48, 96, 128), dropout: float = 0.3
     """
     inputs = keras.Input((CNN_SIZE, CNN_SIZE, 3), name="crop")
     x = layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_to_one")(inputs)
-    x = _convolution(x, filters[0], "stem", strides=2)
-    for number, width in enumerate(filters, start=1):
-        x = _convolution(x, width, f"block{number}a", strides=2)
-        x = _convolution(x, width, f"block{number}b")
+    x = _convolution(x, recipe.filters[0], "stem", recipe.batch_normalisation, strides=2)
+    for number, width in enumerate(recipe.filters, start=1):
+        x = _convolution(x, width, f"block{number}a", recipe.batch_normalisation, strides=2)
+        x = _convolution(x, width, f"block{number}b", recipe.batch_normalisation)
     x = layers.GlobalAveragePooling2D(name="mean_over_picture")(x)
-    x = layers.Dropout(dropout, seed=0, name="dropout")(x)
+    x = layers.Dropout(recipe.dropout, seed=0, name="dropout")(x)
     outputs = layers.Dense(2, activation="softmax", name="benign_or_malignant")(x)
     return keras.Model(inputs, outputs, name="cnn")
 
 
-def _convolution(x: keras.KerasTensor, width: int, name: str, strides: int = 1) -> keras.KerasTensor:
+def _convolution(x: keras.KerasTensor, width: int, name: str, normalise: bool, strides: int = 1) -> keras.KerasTensor:
     """3×3 convolution, batch normalisation, ReLU."""
-    x = layers.Conv2D(width, 3, strides=strides, padding="same", use_bias=False, name=name)(x)
-    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+    x = layers.Conv2D(width, 3, strides=strides, padding="same", use_bias=not normalise, name=name)(x)
+    if normalise:
+        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
-
-
-def augment_gently(
-    crop: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Augmentation for the classifier: all turns, but little zoom and recolouring. Lesson 04.
-
-    The crop has already set the size, and colours, which the outline does not depend on, are a sign of malignancy.
-    """
-    return augment(crop, mask, rng, strength=0.4)
 
 
 def class_weights(labels: np.ndarray) -> np.ndarray:
@@ -74,22 +93,26 @@ def train_cnn(
     seed: int,
     batch_size: int = 16,
     checkpoint: str | Path | None = None,
+    recipe: Recipe = RECIPE,
+    seconds: float | None = None,
 ) -> tuple[keras.Model, dict]:
     """Train on the train part, choose the best epoch on the validation part; returns the model and its history.
 
     crops         uint8 RGB (n, 180, 180, 3); table: one row per crop with the columns part and label
-    checkpoint    a file that lets a killed training go on, see `training.train`
+    checkpoint    a file that lets a killed training go on; seconds: a limit, see `training.train`
     """
-    model = build_cnn()
+    model = build_cnn(recipe)
     batches = []
-    for part, how in (("train", augment_gently), ("validation", None)):
+    for part, how in (("train", augmentation(recipe.turns, recipe.changes)), ("validation", None)):
         chosen = (table["part"] == part).to_numpy()
         labels = table.loc[chosen, "label"].to_numpy()
-        batches.append(Batches(crops[chosen], labels, batch_size, seed, how, class_weights(labels)))
+        weights = class_weights(labels) if recipe.class_weights else None
+        batches.append(Batches(crops[chosen], labels, batch_size, seed, how, weights))
     # A gentler step than the U-Net's: with few crops, a large one makes the validation loss jump (measured).
     history = train(
         model, *batches, epochs, "sparse_categorical_crossentropy", ["accuracy"], 1e-3, what="training the CNN",
-        checkpoint=checkpoint, made_from={"crops": digest(crops, *(batch.targets for batch in batches)), "seed": seed},
+        checkpoint=checkpoint, seconds=seconds, cosine=recipe.cosine_schedule,
+        made_from={"crops": digest(crops, *(batch.targets for batch in batches)), "seed": seed} | recipe._asdict(),
     )  # fmt: skip
     return model, history
 

@@ -17,6 +17,7 @@ from skinlib.progress import progress
 
 CROP_SIZE = 180  # what the CNN reads
 CROP_MARGIN = 0.15  # skin kept around the lesion, as a share of the lesion's longer side
+CROP_VARIANTS = ("crop with margin", "tight crop", "whole image", "background painted out")
 MASK_THRESHOLD = 0.5
 
 
@@ -68,10 +69,28 @@ def lesion_box(mask: np.ndarray, margin: float) -> tuple[int, int, int, int]:
     return starts[0], starts[0] + sides[0], starts[1], starts[1] + sides[1]
 
 
-def crop_lesion(image: np.ndarray, mask: np.ndarray, margin: float | None = None) -> np.ndarray:
-    """The lesion with some skin around it: uint8 RGB (h, w, 3) and bool (h, w) to uint8 (180, 180, 3). Lesson 03."""
-    top, bottom, left, right = lesion_box(mask, CROP_MARGIN if margin is None else margin)
-    return resize_image(image[top:bottom, left:right], CROP_SIZE)
+def crop_lesion(
+    image: np.ndarray, mask: np.ndarray, margin: float | None = None, variant: str = "crop with margin"
+) -> np.ndarray:
+    """The lesion with some skin around it: uint8 RGB (h, w, 3) and bool (h, w) to uint8 (180, 180, 3). Lesson 03.
+
+    variant    one of `CROP_VARIANTS`: what of the picture the CNN gets to see
+    """
+    if variant not in CROP_VARIANTS:
+        raise ValueError(f"there is no variant '{variant}'; there are: {', '.join(CROP_VARIANTS)}")
+    margin = 0.0 if variant == "tight crop" else CROP_MARGIN if margin is None else margin
+    height, width = mask.shape
+    box = (0, height, 0, width) if variant == "whole image" else lesion_box(mask, margin)
+    if variant == "background painted out" and mask.any():
+        image = np.where(mask[..., None], image, np.uint8(0))
+    top, bottom, left, right = box
+    return resize_image(np.ascontiguousarray(image[top:bottom, left:right]), CROP_SIZE)
+
+
+def crop_lesions(images: np.ndarray, masks: np.ndarray, variant: str = "crop with margin") -> np.ndarray:
+    """`crop_lesion` of many: uint8 RGB (n, h, w, 3) and bool (n, h, w) to uint8 (n, 180, 180, 3)."""
+    crops = [crop_lesion(image, mask, variant=variant) for image, mask in zip(images, masks, strict=True)]
+    return np.stack(crops) if crops else np.empty((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
 
 
 def masks_from_probabilities(probabilities: np.ndarray, size: int) -> np.ndarray:

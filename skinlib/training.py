@@ -6,6 +6,7 @@ Nothing in here knows which of the two it trains.
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -26,20 +27,21 @@ def seed_everything(seed: int) -> None:
 
 
 def augment(
-    image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, strength: float = 1.0
+    image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, strength: float = 1.0, turns: bool = True
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Turn, mirror, shift, zoom and recolour one picture; the mask follows the geometry. Lesson 02.
 
     image       uint8 or float RGB (s, s, 3), values 0–255; comes back as float32
     mask        (s, s) or None; comes back as float32 in 0–1
     strength    how far shift, zoom and colour go; 1 is right where only the outline counts
+    turns       whether pictures are turned and mirrored
     A lesion has no "up": any turn of it is as likely. Colours change with camera and lamp, so they may not matter.
     """
     size = len(image)
-    turn, zoom = rng.uniform(0, 360), 1 + strength * rng.uniform(-0.2, 0.25)
+    turn, zoom = rng.uniform(0, 360) * turns, 1 + strength * rng.uniform(-0.2, 0.25)
     warp = cv2.getRotationMatrix2D((size / 2 - 0.5, size / 2 - 0.5), turn, zoom)
     warp[:, 2] += strength * rng.uniform(-0.08, 0.08, 2) * size
-    if rng.random() < 0.5:
+    if turns and rng.random() < 0.5:
         warp = warp @ np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]])
     image = cv2.warpAffine(image, warp, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     if mask is not None:
@@ -49,6 +51,11 @@ def augment(
     gain = (1 + strength * rng.uniform(-0.15, 0.15)) * (1 + strength * rng.uniform(-0.06, 0.06, 3))
     offset = strength * rng.uniform(-12, 12)
     return np.clip(image * gain.astype(np.float32) + np.float32(offset), 0, 255), mask
+
+
+def augmentation(turns: bool, changes: float) -> Augment | None:
+    """`augment` with its strength chosen, or None where nothing is to be changed."""
+    return partial(augment, strength=changes, turns=turns) if turns or changes else None
 
 
 class Batches(keras.utils.PyDataset):
@@ -139,6 +146,7 @@ def train(
     checkpoint: str | Path | None = None,
     made_from: dict | None = None,
     seconds: float | None = None,
+    cosine: bool = True,
 ) -> dict[str, list[float]]:
     """Train in place and return the history: one list per quantity, one value per epoch. Lesson 02.
 
@@ -148,6 +156,7 @@ def train(
     checkpoint    a file in which the state is kept until the training is over: killed, it goes on from there
     made_from     what the training depends on beside its length, so that no other one's state is taken
     seconds       end after the epoch in which so much time is used up
+    cosine        False: the learning rate stays at its peak
     Raises CourseError if the loss is no number before the first epoch is over; if that happens later, it is said, and
     the best weights so far are kept.
     """
@@ -160,7 +169,7 @@ def train(
         decay_steps=max(1, steps - warmup),
         alpha=0.01,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-3)
+    optimizer = keras.optimizers.AdamW(schedule if cosine else peak_learning_rate, weight_decay=1e-3)
     # XLA compilation costs more than it saves on a CPU.
     model.compile(optimizer, loss=loss, metrics=metrics, jit_compile=False)
     setting = {

@@ -1,13 +1,15 @@
 """Lesson 02: a lightweight U-Net that finds the lesion. RGB 128×128 in, a lesion probability per pixel out."""
 
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from skinlib.dataset import LesionDataset, resize_images, resize_masks
 from skinlib.files import CourseError
 from skinlib.quiet import keras
-from skinlib.training import Batches, augment, train
+from skinlib.training import Batches, augmentation, train
 
 layers, ops = keras.layers, keras.ops
 
@@ -15,47 +17,85 @@ UNET_SIZE = 128
 UNET_FILE = "unet_model_lightweight.keras"
 
 
+class Recipe(NamedTuple):
+    """Every choice behind the U-Net, with a name, so that each can be taken back alone: `KNOBS`. Lesson 02."""
+
+    filters: tuple[int, ...] = (32, 64, 96)  # of each level, the finest first
+    stem_stride: int = 4  # the first convolution's step, which is also how far the answer is enlarged at the end
+    skip_connections: bool = True
+    batch_normalisation: bool = True
+    dice_weight: float = 1.0  # of soft Dice, beside cross-entropy
+    turns: bool = True  # training pictures are turned and mirrored
+    changes: float = 1.0  # how far training pictures are shifted, zoomed and recoloured
+    cosine_schedule: bool = True  # the step size climbs and falls, or stays
+    painted: int = 0  # painted pictures to learn from first; 0: none
+    views: int = 8  # turns and mirror images of a picture over which its answer is averaged
+
+
+RECIPE = Recipe()
+# What `skinlib benchmark ablation` takes back, one at a time.
+KNOBS = {
+    "no skip connections": {"skip_connections": False},
+    "no batch normalisation": {"batch_normalisation": False},
+    "cross-entropy alone": {"dice_weight": 0.0},
+    "no turned pictures": {"turns": False},
+    "no shift, zoom, recolouring": {"changes": 0.0},
+    "constant step size": {"cosine_schedule": False},
+    "half the filters": {"filters": (16, 32, 48)},
+    "finer first step": {"stem_stride": 2, "filters": (16, 32, 64, 96)},
+    "one view of each picture": {"views": 1},
+}
+
+
 def default_epochs(dataset: str, quick: bool) -> int:
     """How long lesson 02 trains: the painted pictures are learned sooner than the many kinds of real photographs."""
-    return 4 if quick else 14 if dataset == "synthetic" else 20
+    return 4 if quick else 14 if dataset == "synthetic" else 40
 
 
-def build_unet(filters: tuple[int, ...] = (16, 32, 64, 96)) -> keras.Model:
+def build_unet(recipe: Recipe = RECIPE) -> keras.Model:
     """The network: (n, 128, 128, 3) RGB 0–255 to (n, 128, 128, 1) probabilities 0–1. Lesson 02.
 
-    A stride-2 stem halves the picture at once, since most of the time goes where the picture is large; the last
-    step enlarges the answer again. Source of the shape: Ronneberger et al., U-Net, MICCAI 2015.
+    The first convolution ("stem") moves in steps of four: most of the time goes where the picture is large, and what is
+    saved there buys more epochs; the last step enlarges the answer again. Source of the shape: Ronneberger et al.,
+    U-Net, MICCAI 2015; that the skips are added, not set beside, is LinkNet's (Chaurasia and Culurciello 2017).
     """
+    filters, normalise = recipe.filters, recipe.batch_normalisation
     inputs = keras.Input((UNET_SIZE, UNET_SIZE, 3), name="image")
     x = layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_to_one")(inputs)
 
     # Encoder: each level sees half the width and more filters; its result is kept for the way back.
     skips = []
     for level, width in enumerate(filters):
-        x = _convolution(x, width, f"encoder{level}_down", strides=2)
-        x = _convolution(x, width, f"encoder{level}")
+        strides, size = (recipe.stem_stride, recipe.stem_stride + 1) if level == 0 else (2, 3)
+        x = _convolution(x, width, f"encoder{level}_down", normalise, strides, size)
+        x = _convolution(x, width, f"encoder{level}", normalise)
         skips.append(x)
 
     # Bottleneck: the last level, which sees the whole lesion at once.
-    x = _convolution(x, filters[-1], "bottleneck")
+    x = _convolution(x, filters[-1], "bottleneck", normalise)
 
-    # Decoder, with skip connections: enlarge, put the encoder's sharper view beside, and merge.
+    # Decoder, with skip connections: enlarge, add the encoder's sharper view, and merge.
     for level, width in reversed(list(enumerate(filters[:-1]))):
+        x = layers.Conv2D(width, 1, use_bias=False, name=f"decoder{level}_narrow")(x)
         x = layers.UpSampling2D(interpolation="bilinear", name=f"decoder{level}_up")(x)
-        x = layers.Concatenate(name=f"decoder{level}_skip")([x, skips[level]])
-        x = _convolution(x, width, f"decoder{level}a")
-        x = _convolution(x, width, f"decoder{level}b")
+        if recipe.skip_connections:
+            x = layers.Add(name=f"decoder{level}_skip")([x, skips[level]])
+        x = _convolution(x, width, f"decoder{level}a", normalise)
+        x = _convolution(x, width, f"decoder{level}b", normalise)
 
     x = layers.Conv2D(1, 1, name="lesion_score")(x)
-    x = layers.UpSampling2D(interpolation="bilinear", name="full_size")(x)
+    x = layers.UpSampling2D(recipe.stem_stride, interpolation="bilinear", name="full_size")(x)
     outputs = layers.Activation("sigmoid", name="lesion_probability")(x)
     return keras.Model(inputs, outputs, name="unet")
 
 
-def _convolution(x: keras.KerasTensor, width: int, name: str, strides: int = 1) -> keras.KerasTensor:
-    """3×3 convolution, batch normalisation, ReLU. The bias is left to the normalisation."""
-    x = layers.Conv2D(width, 3, strides=strides, padding="same", use_bias=False, name=name)(x)
-    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+def _convolution(
+    x: keras.KerasTensor, width: int, name: str, normalise: bool, strides: int = 1, size: int = 3
+) -> keras.KerasTensor:
+    """Convolution (3×3), batch normalisation, ReLU. The bias is left to the normalisation."""
+    x = layers.Conv2D(width, size, strides=strides, padding="same", use_bias=not normalise, name=name)(x)
+    if normalise:
+        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
@@ -66,10 +106,10 @@ def soft_dice_loss(masks, probabilities):
     return 1 - (2 * overlap + 1) / (total + 1)
 
 
-def segmentation_loss(masks, probabilities):
+def segmentation_loss(masks, probabilities, dice_weight: float = 1.0):
     """Binary cross-entropy, which judges each pixel, plus soft Dice, which judges the lesion as a whole. Lesson 02."""
     per_pixel = ops.mean(keras.losses.binary_crossentropy(masks, probabilities), axis=(1, 2))
-    return per_pixel + soft_dice_loss(masks, probabilities)
+    return per_pixel + dice_weight * soft_dice_loss(masks, probabilities)
 
 
 def dice_per_image(masks, probabilities):
@@ -78,26 +118,33 @@ def dice_per_image(masks, probabilities):
 
 
 def train_unet(
-    data: LesionDataset, epochs: int, seed: int, batch_size: int = 16, checkpoint: str | Path | None = None
+    data: LesionDataset,
+    epochs: int,
+    seed: int,
+    batch_size: int = 16,
+    checkpoint: str | Path | None = None,
+    recipe: Recipe = RECIPE,
+    seconds: float | None = None,
 ) -> tuple[keras.Model, dict]:
     """Train on the train part, choose the best epoch on the validation part; returns the model and its history.
 
-    checkpoint    a file that lets a killed training go on, see `training.train`
+    checkpoint    a file that lets a killed training go on; seconds: a limit, see `training.train`
     Raises CourseError where masks are missing.
     """
     if not data.has_mask.all():
         raise CourseError(
             f"{int((~data.has_mask).sum())} of {len(data)} images have no mask, and a U-Net learns from masks"
         )
-    model = build_unet()
+    model = build_unet(recipe)
     batches = []
-    for part, how in (("train", augment), ("validation", None)):
+    for part, how in (("train", augmentation(recipe.turns, recipe.changes)), ("validation", None)):
         chosen = data.part(part)
         images, masks = resize_images(chosen.images, UNET_SIZE), resize_masks(chosen.masks, UNET_SIZE)
         batches.append(Batches(images, masks, batch_size, seed, how))
     history = train(
-        model, *batches, epochs, segmentation_loss, [dice_per_image], what="training the U-Net",
-        checkpoint=checkpoint, made_from=data.identity | {"seed": seed},
+        model, *batches, epochs, partial(segmentation_loss, dice_weight=recipe.dice_weight), [dice_per_image],
+        what="training the U-Net", checkpoint=checkpoint, made_from=data.identity | {"seed": seed} | recipe._asdict(),
+        seconds=seconds, cosine=recipe.cosine_schedule,
     )  # fmt: skip
     return model, history
 

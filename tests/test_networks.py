@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlib import cnn, stages, training, unet
+from skinlib import cnn, segmentation, stages, training, unet
 from skinlib.dataset import PARTS
 from skinlib.files import CourseError
 from skinlib.quiet import keras
@@ -26,7 +26,7 @@ def test_shapes_ranges_and_size():
     assert masks.shape == (2, 128, 128, 1) and 0 <= masks.min() <= masks.max() <= 1
     assert answers.shape == (2, 2) and answers.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
     assert segmenter.count_params() <= 500_000 and classifier.count_params() <= 500_000
-    assert any(isinstance(layer, keras.layers.Concatenate) for layer in segmenter.layers)
+    assert sum(isinstance(layer, keras.layers.Add) for layer in segmenter.layers) == len(unet.RECIPE.filters) - 1
     assert any(isinstance(layer, keras.layers.Dropout) for layer in classifier.layers)
 
 
@@ -87,6 +87,51 @@ def test_class_weights_make_classes_count_the_same():
     assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
     assert weights.sum() == pytest.approx(10)
     assert (cnn.class_weights(np.zeros(5, int)) == 1).all()
+
+
+@pytest.mark.parametrize("network, build", [(unet, unet.build_unet), (cnn, cnn.build_cnn)])
+def test_every_knob_takes_back_one_choice(network, build):
+    for name, change in network.KNOBS.items():
+        recipe = network.RECIPE._replace(**change)
+        assert all(getattr(network.RECIPE, field) != value for field, value in change.items()), name
+        size = build(recipe).input_shape[1]
+        assert build(recipe).output_shape in ((None, size, size, 1), (None, 2)), name
+    bare = build(network.RECIPE._replace(batch_normalisation=False))
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in bare.layers)
+    assert all(layer.use_bias for layer in bare.layers if layer.name.startswith("encoder"))
+
+
+def test_a_recipe_reaches_the_training(small_data, monkeypatch):
+    seen = []
+
+    def fake(model, batches, validation, epochs, loss, metrics, *more, **options):
+        seen.append((batches, loss, options))
+        return {"loss": [1.0]}
+
+    monkeypatch.setattr(unet, "train", fake)
+    monkeypatch.setattr(cnn, "train", fake)
+    recipe = unet.RECIPE._replace(turns=False, changes=0, dice_weight=0, cosine_schedule=False)
+    unet.train_unet(small_data, 1, 0, recipe=recipe, seconds=7)
+    batches, loss, options = seen.pop()
+    assert batches.augment is None and not options["cosine"] and options["seconds"] == 7
+    masks, unsure = np.ones((1, 4, 4, 1), np.float32), np.full((1, 4, 4, 1), 0.5, np.float32)
+    assert float(loss(masks, unsure)[0]) == pytest.approx(np.log(2))
+    assert float(unet.segmentation_loss(masks, unsure)[0]) == pytest.approx(np.log(2) + 1 - 17 / 25)
+    table = pd.DataFrame({"part": small_data.parts, "label": small_data.labels})
+    crops = segmentation.crop_lesions(small_data.images, small_data.masks)
+    cnn.train_cnn(crops, table, 1, 0, recipe=cnn.RECIPE._replace(class_weights=False, cosine_schedule=False))
+    batches, _, options = seen.pop()
+    assert batches.weights is None and batches.augment is not None and not options["cosine"]
+
+
+def test_augmentation_without_turns_only_shifts_zooms_and_recolours():
+    assert training.augmentation(turns=False, changes=0) is None
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[10:20, 10:20] = 255
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        changed, _ = training.augmentation(turns=False, changes=1)(picture, None, rng)
+        assert (np.argwhere(changed[..., 0] > 128).mean(axis=0) < 32).all()
 
 
 TRAIN_TWICE = """

@@ -111,3 +111,20 @@ def test_segmented_folder_of_another_origin_or_incomplete_is_not_believed(small_
     assert json.loads((folder / "made_from.json").read_text()) == made_from
     (folder / table["file"][3]).unlink()
     assert segmentation.read_segmented(folder, made_from) is None
+
+
+def test_crop_variants_show_the_cnn_more_or_less(disc):
+    image, mask = disc
+    crops = {variant: segmentation.crop_lesion(image, mask, variant=variant) for variant in segmentation.CROP_VARIANTS}
+    inside = {variant: (crop.mean(axis=2) < 120).mean() for variant, crop in crops.items()}
+    assert inside["whole image"] < inside["crop with margin"] < inside["tight crop"]
+    assert inside["whole image"] == pytest.approx(mask.mean(), abs=0.01)
+    assert inside["tight crop"] == pytest.approx(np.pi / 4, abs=0.02)  # a disc fills so much of its square
+    assert (crops["background painted out"][0] == 0).all() and (crops["crop with margin"][0] > 150).any()
+    nothing = np.zeros_like(mask)
+    for variant in segmentation.CROP_VARIANTS:
+        assert segmentation.crop_lesion(image, nothing, variant=variant).mean() > 100
+    with pytest.raises(ValueError, match="no variant 'crop'"):
+        segmentation.crop_lesion(image, mask, variant="crop")
+    assert segmentation.crop_lesions(image[None], mask[None], "tight crop").shape == (1, 180, 180, 3)
+    assert segmentation.crop_lesions(image[None][:0], mask[None][:0]).shape == (0, 180, 180, 3)
