@@ -8,6 +8,7 @@ import pandas as pd
 
 from skinlib.dataset import MALIGNANT
 from skinlib.files import digest
+from skinlib.inference import answers
 from skinlib.quiet import keras
 from skinlib.training import Batches, augmentation, train
 
@@ -117,15 +118,10 @@ def train_cnn(
     return model, history
 
 
-def predict_labels(model: keras.Model, crops: np.ndarray, batch_size: int = 32) -> np.ndarray:
+def predict_labels(model: keras.Model, crops: np.ndarray, batch_size: int = 32, views: int = 4) -> np.ndarray:
     """Probability of "malignant" per crop: uint8 RGB (n, 180, 180, 3) to float64 (n,) in 0–1.
 
-    The mean over the picture and its three mirror images, since a lesion has no "up" (test-time augmentation).
+    views    how many mirror images and turns the mean is taken over, 1, 2, 4 or 8, since a lesion has no "up"
+             (test-time augmentation, see `inference.answers`)
     """
-    found = []
-    for i in range(0, len(crops), batch_size):
-        batch = crops[i : i + batch_size].astype(np.float32)
-        views = (batch, batch[:, ::-1], batch[:, :, ::-1], batch[:, ::-1, ::-1])
-        answers = [keras.ops.convert_to_numpy(model(view, training=False)) for view in views]
-        found.append(np.mean(answers, axis=0)[:, MALIGNANT])
-    return np.concatenate(found).astype(np.float64) if found else np.empty(0)
+    return answers(model, crops, batch_size, views)[:, MALIGNANT].astype(np.float64)

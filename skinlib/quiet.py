@@ -1,4 +1,4 @@
-"""Keras, started without TensorFlow's start-up messages: `from skinlib.quiet import keras`."""
+"""Keras and TensorFlow, started without their start-up messages: `from skinlib.quiet import keras`."""
 
 import contextlib
 import os
@@ -21,5 +21,6 @@ def _without_start_up_messages() -> Iterator[None]:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _without_start_up_messages():
     import keras
+    import tensorflow as tf
 
-__all__ = ["keras"]
+__all__ = ["keras", "tf"]

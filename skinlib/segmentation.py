@@ -41,11 +41,17 @@ def clean_mask(mask: np.ndarray) -> np.ndarray:
     parts, count = ndimage.label(mask)
     if count == 0:
         return np.zeros(mask.shape, bool)
-    rows, columns = np.indices(mask.shape)
-    height, width = mask.shape
-    from_centre = ((rows + 0.5) / height - 0.5) ** 2 + ((columns + 0.5) / width - 0.5) ** 2
-    worth = ndimage.sum_labels(np.exp(-from_centre / (2 * 0.25**2)), parts, np.arange(1, count + 1))
-    return ndimage.binary_fill_holes(parts == 1 + int(np.argmax(worth)))
+    lesion = parts > 0
+    if count > 1:
+        height, width = mask.shape
+        rows, columns = np.ogrid[:height, :width]
+        from_centre = ((rows + 0.5) / height - 0.5) ** 2 + ((columns + 0.5) / width - 0.5) ** 2
+        worth = ndimage.sum_labels(np.exp(-from_centre / (2 * 0.25**2)), parts, np.arange(1, count + 1))
+        lesion = parts == 1 + int(np.argmax(worth))
+    # What is left when the skin that reaches the picture's border is taken away is the lesion and its holes. (SciPy's
+    # binary_fill_holes finds the same, ten times slower.) The frame joins the skin of all four borders.
+    skin, _ = ndimage.label(np.pad(~lesion, 1, constant_values=True))
+    return skin[1:-1, 1:-1] != skin[0, 0]
 
 
 def lesion_box(mask: np.ndarray, margin: float) -> tuple[int, int, int, int]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from skinlib.dataset import LesionDataset, resize_images, resize_masks
 from skinlib.files import CourseError
+from skinlib.inference import answers
 from skinlib.quiet import keras
 from skinlib.training import Batches, augmentation, train
 
@@ -149,10 +150,9 @@ def train_unet(
     return model, history
 
 
-def predict_masks(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """Lesion probability per pixel: uint8 RGB (n, h, w, 3) of any size to float32 (n, 128, 128) in 0–1."""
-    found = []
-    for i in range(0, len(images), batch_size):
-        batch = resize_images(images[i : i + batch_size], UNET_SIZE).astype(np.float32)
-        found.append(ops.convert_to_numpy(model(batch, training=False)))
-    return np.concatenate(found)[..., 0] if found else np.empty((0, UNET_SIZE, UNET_SIZE), np.float32)
+def predict_masks(model: keras.Model, images: np.ndarray, batch_size: int = 32, views: int = 1) -> np.ndarray:
+    """Lesion probability per pixel: uint8 RGB (n, h, w, 3) of any size to float32 (n, 128, 128) in 0–1.
+
+    views    1, or the mean over 2, 4 or 8 mirror images and turns of each picture, see `inference.answers`
+    """
+    return answers(model, resize_images(images, model.input_shape[1]), batch_size, views)[..., 0]

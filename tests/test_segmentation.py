@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
-from skinlib import evaluation, segmentation
+from skinlib import evaluation, segmentation, synthetic
 from skinlib.files import CourseError
 from skinlib.segmentation import clean_mask, crop_lesion, lesion_box
 
@@ -39,6 +40,28 @@ def test_clean_mask_prefers_a_large_part_beside_the_middle_to_a_speck_in_it():
 
 def test_clean_mask_of_nothing_is_nothing():
     assert not clean_mask(np.zeros((5, 5), bool)).any()
+
+
+def cleaned_by_definition(mask):
+    """What lesson 03 derives: every part weighed pixel by pixel, and SciPy's own filling of holes."""
+    parts, count = ndimage.label(mask)
+    rows, columns = np.indices(mask.shape)
+    height, width = mask.shape
+    from_centre = ((rows + 0.5) / height - 0.5) ** 2 + ((columns + 0.5) / width - 0.5) ** 2
+    worth = ndimage.sum_labels(np.exp(-from_centre / (2 * 0.25**2)), parts, np.arange(1, count + 1))
+    return ndimage.binary_fill_holes(parts == 1 + int(np.argmax(worth))) if count else np.zeros(mask.shape, bool)
+
+
+def test_clean_mask_is_what_its_definition_says():
+    rng = np.random.default_rng(0)
+    painted = [synthetic.make_image(number, 96).mask for number in range(8)]
+    noise = [rng.random(rng.integers(1, 60, 2)) < rng.random() for _ in range(150)]
+    coarse = [np.kron(rng.random((12, 9)) < 0.5, np.ones((5, 7))) > 0 for _ in range(50)]
+    ring = ~np.pad(np.zeros((5, 5), bool), 1, constant_values=True)
+    twins = np.tile(np.pad(np.ones((4, 4), bool), 3), (2, 2))  # equally worthy: the first one wins
+    for mask in [*painted, *noise, *coarse, ring, ~ring, twins, np.ones((6, 4), bool), np.zeros((3, 3), bool)]:
+        assert (clean_mask(mask) == cleaned_by_definition(mask)).all()
+    assert clean_mask(twins)[:10, :10].sum() == clean_mask(twins).sum() == 16
 
 
 def test_box_has_the_margin_and_stays_square(disc):
