@@ -6,7 +6,7 @@ of the size for little more than the reading of its bits, and several files are 
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -45,18 +45,26 @@ def read_pairs(pairs: Sequence[tuple[Path, Path | None]], size: int) -> Iterator
         except CourseError as error:
             return error
 
-    # OpenCV lets go of Python's lock while it decodes, so threads do. Only a few images are under way at a time:
-    # whoever uses them may be slower than the decoder.
+    yield from in_parallel(read, pairs)
+
+
+def in_parallel(work: Callable, items: Iterable, ahead: int = 8 * THREADS) -> Iterator:
+    """`work(item)` of each item, in their order, done by threads; `items` may be an iterator that makes them.
+
+    Only about `ahead` items are under way at a time: whoever uses the results may be slower than the work. Raises
+    what `work` raises.
+    """
+    # OpenCV lets go of Python's lock while it decodes, so threads do.
     pool, waiting = ThreadPoolExecutor(THREADS), deque()
     try:
-        for pair in pairs:
-            waiting.append(pool.submit(read, pair))
-            if len(waiting) > 8 * THREADS:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)  # at an interruption, the rest is not decoded first
+        pool.shutdown(cancel_futures=True)  # at an interruption, the rest is not done first
 
 
 def read_pair(image: Path, mask: Path | None, size: int) -> Pixels:
