@@ -51,7 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     benchmark = commands.add_parser("benchmark", allow_abbrev=False, help="measure what the course claims")
     benchmark.add_argument(
-        "name", metavar="NAME", help="generator, reading or leak (a minute or two each), or transfer (20 minutes)"
+        "name",
+        metavar="NAME",
+        help="generator, reading, leak or inference (a minute or two each), or transfer (20 minutes)",
     )
     benchmark.add_argument(
         "--data-dir", type=Path, help="real data: ISIC 2018 Task 1 for transfer and reading, HAM10000 for leak"

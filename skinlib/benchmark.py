@@ -3,7 +3,7 @@
 Generator: how fast pictures are painted, how good one can possibly be on them, what predicts their labels, how far
 their annotators agree. Transfer: how well do networks that have seen nothing but painted pictures do on real
 photographs? Beside them stand Otsu's threshold, which learns nothing, and the same network trained on real ones.
-Reading and leak are about data: see `data_benchmark`.
+Reading and leak are about data: see `data_benchmark`; inference is about speed: see `inference_benchmark`.
 """
 
 import time
@@ -19,14 +19,14 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skinlib import annotators, cnn, data_benchmark, evaluation, segmentation, synthetic, unet
+from skinlib import annotators, cnn, data_benchmark, evaluation, inference_benchmark, segmentation, synthetic, unet
 from skinlib.dataset import LesionDataset, from_synthetic, load_dataset, resize_images, resize_masks
 from skinlib.evaluation import Measured, with_interval
 from skinlib.files import CourseError, write_json
 from skinlib.quiet import keras
 from skinlib.training import save_model, seed_everything
 
-NAMES = ("generator", "transfer", "reading", "leak")
+NAMES = ("generator", "transfer", "reading", "leak", "inference")
 FIRST_LESION = 1_000_000  # far from the course's own lesions, which count from 0
 ABCD = ["asymmetry", "border", "colours", "structures"]
 BITS = [name.replace(" ", "_") for name in synthetic.ARTEFACTS]
@@ -60,6 +60,7 @@ def run(name: str, data_dir: str | Path | None, out: str | Path, seed: int = 0, 
         "transfer": (lambda: transfer(data_dir, out, seed, setting), _transfer_text),
         "reading": (lambda: data_benchmark.reading(data_dir, quick), data_benchmark.reading_text),
         "leak": (lambda: data_benchmark.leak(data_dir, quick), data_benchmark.leak_text),
+        "inference": (lambda: inference_benchmark.inference(quick), inference_benchmark.inference_text),
     }[name]
     result = measure()
     lines = as_text(result)
