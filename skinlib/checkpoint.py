@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skinlib import devices
 from skinlib.files import CourseError, written_whole
 from skinlib.quiet import keras
 
@@ -94,9 +95,10 @@ class Checkpoint(keras.callbacks.Callback):
         if logs["val_loss"] < self.best_loss:
             self.best_loss, self.best = float(logs["val_loss"]), self.model.get_weights()
         self.spent = time.perf_counter() - self.start
-        if self.path:
+        if self.path and devices.is_chief():
             self._write_if_possible()
-        if self.seconds is not None and self.spent >= self.seconds:
+        # Several workers end together: with the first whose time is up.
+        if self.seconds is not None and devices.from_all(self.spent).max() >= self.seconds:
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -106,7 +108,7 @@ class Checkpoint(keras.callbacks.Callback):
                 "for pictures that are none"
             )
         self.model.set_weights(self.best)
-        if self.path:
+        if self.path and devices.is_chief():
             self.path.unlink(missing_ok=True)
 
     def _write_if_possible(self) -> None:

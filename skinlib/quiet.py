@@ -1,4 +1,4 @@
-"""Keras and TensorFlow, started without their start-up messages: `from skinlib.quiet import keras`."""
+"""Keras and TensorFlow, started without their start-up messages: `from skinlib.quiet import keras, tf`."""
 
 import contextlib
 import os

@@ -4,6 +4,7 @@ Nothing in here knows which of the two it trains.
 """
 
 import json
+import random
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from skinlib import devices, distributed
 from skinlib.checkpoint import Checkpoint
 from skinlib.files import CourseError, digest, write_json, written_whole
 from skinlib.progress import progress
@@ -22,7 +24,11 @@ Augment = Callable[[np.ndarray, np.ndarray | None, np.random.Generator], tuple[n
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and Keras, so that the same run gives the same weights on the same machine."""
+    """Seed Python, NumPy and Keras, so that the same run gives the same weights on the same machine.
+
+    Where several workers train together, they meet here: it must be done before TensorFlow computes anything.
+    """
+    devices.strategy()
     keras.utils.set_random_seed(seed)
 
 
@@ -94,8 +100,20 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
 
+    def pictures(self, number: int) -> np.ndarray:
+        """Which pictures one batch holds."""
+        return self.order[number * self.batch_size : (number + 1) * self.batch_size]
+
+    def share(self, pictures: np.ndarray, replica: int, replicas: int) -> tuple[np.ndarray, ...]:
+        """What one of several devices gets of a batch: images, targets, weights, and the size of the whole batch."""
+        images, targets, *weights = self._batch(pictures[replica::replicas])
+        weights = weights[0].astype(np.float32) if weights else np.ones(len(images), np.float32)
+        return images, targets, weights, np.float32(len(pictures))
+
     def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
-        chosen = self.order[number * self.batch_size : (number + 1) * self.batch_size]
+        return self._batch(self.pictures(number))
+
+    def _batch(self, chosen: np.ndarray) -> tuple[np.ndarray, ...]:
         images, targets = self.images[chosen], self.targets[chosen]
         if self.augment:
             with_masks = targets.ndim == 3
@@ -159,7 +177,12 @@ def train(
     cosine        False: the learning rate stays at its peak
     Raises CourseError if the loss is no number before the first epoch is over; if that happens later, it is said, and
     the best weights so far are kept.
+
+    It runs on what `devices` finds: one CPU, GPUs, or several machines, which share each batch and end with the same
+    weights. There the loss and metrics must be functions with one value per picture. Batches that do not fit into
+    memory are halved.
     """
+    batches.batch_size = validation.batch_size = devices.batch_size_for(model, batches.batch_size)
     steps = epochs * len(batches)
     warmup = max(1, steps // 10)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -169,9 +192,13 @@ def train(
         decay_steps=max(1, steps - warmup),
         alpha=0.01,
     )
-    optimizer = keras.optimizers.AdamW(schedule if cosine else peak_learning_rate, weight_decay=1e-3)
-    # XLA compilation costs more than it saves on a CPU.
-    model.compile(optimizer, loss=loss, metrics=metrics, jit_compile=False)
+    trained = devices.fitted(model)
+    with devices.strategy().scope():
+        optimizer = keras.optimizers.AdamW(schedule if cosine else peak_learning_rate, weight_decay=1e-3)
+        if devices.precision() == "mixed_float16":  # whose small gradients would be rounded to zero
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        # XLA compilation costs more than it saves on a CPU.
+        trained.compile(optimizer, loss=loss, metrics=metrics, jit_compile=False)
     setting = {
         "epochs": epochs,
         "steps": steps,
@@ -179,13 +206,26 @@ def train(
         "shapes": [list(variable.shape) for variable in model.variables],
     }
     keep = Checkpoint(checkpoint, (made_from or {}) | setting, batches, seconds)
-    keep.restore(model)
-    bar = _Progress(what, steps, keep.epochs_done * len(batches))
-    model.fit(
-        batches, validation_data=validation, epochs=epochs, initial_epoch=keep.epochs_done, verbose=0,
-        callbacks=[bar, keep],
-    )  # fmt: skip
-    if keep.diverged:
+    with devices.strategy().scope():
+        keep.restore(trained)
+    callbacks = [_Progress(what, steps, keep.epochs_done * len(batches)), keep]
+    if devices.strategy().num_replicas_in_sync > 1:
+        random_numbers = np.array(random.getstate()[1])
+        devices.check_alike(
+            *trained.get_weights(), random_numbers, np.array([len(batches.images), batches.seed, keep.epochs_done])
+        )
+        distributed.fit(
+            trained, batches, validation, epochs, keep.epochs_done, _per_picture(loss, metrics),
+            callbacks if devices.is_chief() else [keep],
+        )  # fmt: skip
+    else:
+        trained.fit(
+            batches, validation_data=validation, epochs=epochs, initial_epoch=keep.epochs_done, verbose=0,
+            callbacks=callbacks,
+        )  # fmt: skip
+    if trained is not model:
+        model.set_weights(trained.get_weights())
+    if keep.diverged and devices.is_chief():
         print(
             f"{what}: the loss became infinite or NaN after {keep.epochs_done} epochs; the best weights are kept",
             file=sys.stderr,
@@ -193,12 +233,22 @@ def train(
     return keep.history
 
 
+def _per_picture(loss: Callable | str, metrics: list) -> dict[str, Callable]:
+    """Loss and metrics by the names that Keras gives them in a history, as functions (targets, answers) to (n,)."""
+    named = {"accuracy": keras.metrics.sparse_categorical_accuracy}
+    found = {getattr(metric, "__name__", metric): named.get(metric, metric) for metric in metrics}
+    return {"loss": keras.losses.get(loss)} | found
+
+
 def save_model(model: keras.Model, path: str | Path, made_from: dict, history: dict[str, list[float]]) -> None:
     """Write a model and, beside it, a .json that says what it was made from and how training went.
 
     The model is stored without its optimiser and loss, so that `keras.models.load_model(path)` needs no code of
-    this course. The .json is written last: without it `load_model` below does not believe the model.
+    this course. The .json is written last: without it `load_model` below does not believe the model. Of several
+    workers, the chief writes.
     """
+    if not devices.is_chief():
+        return
     path = Path(path)
     record = path.with_suffix(".json")
     record.unlink(missing_ok=True)

@@ -112,10 +112,10 @@ def test_readme_shows_only_pictures_that_exist_and_are_made():
 def test_imports_run_one_way():
     order = [
         {"files", "progress", "colour", "quiet", "annotators"},
-        {"painting", "isic", "pixels", "duplicates", "fetch", "inference"}, {"lesion", "artefacts", "store", "sources"},
-        {"synthetic"}, {"dataset", "checkpoint"}, {"training", "plots"}, {"unet", "segmentation", "cnn", "evaluation"},
-        {"stages", "predict", "leakage"}, {"data_benchmark", "inference_benchmark"}, {"course", "benchmark"},
-        {"__main__"},
+        {"painting", "isic", "pixels", "duplicates", "fetch", "inference", "devices"},
+        {"lesion", "artefacts", "store", "sources", "distributed"}, {"synthetic"}, {"dataset", "checkpoint"},
+        {"training", "plots"}, {"unet", "segmentation", "cnn", "evaluation"}, {"stages", "predict", "leakage"},
+        {"data_benchmark", "inference_benchmark"}, {"course", "benchmark"}, {"__main__"},
     ]  # fmt: skip
     floor = {name: level for level, names in enumerate(order) for name in names}
     modules = {path.stem: path for path in (PROJECT / "skinlib").glob("*.py") if path.stem != "__init__"}

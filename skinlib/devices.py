@@ -1,0 +1,175 @@
+"""Where a training computes: one CPU or GPU, several GPUs, or several machines; how precisely; how much fits.
+
+Nothing in here knows what is trained. On one CPU, where the course is at home, none of it changes anything.
+"""
+
+import functools
+import json
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from skinlib.files import CourseError, digest
+from skinlib.quiet import keras, tf
+
+SHARE = 0.8  # of the memory that is free, a training takes no more
+
+TF_CONFIG_FORM = '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
+
+
+def workers() -> tuple[int, int]:
+    """How many processes train together, and which of them this one is: 0 is the chief. (1, 0) without TF_CONFIG.
+
+    Raises CourseError if the environment variable TF_CONFIG is not what TensorFlow asks for.
+    """
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+        cluster = config.get("cluster") or {}
+        if not cluster:
+            return 1, 0
+        if any(":" not in address for addresses in cluster.values() for address in list(addresses)):
+            raise ValueError
+        tasks = [(kind, index) for kind in ("chief", "worker") for index in range(len(cluster.get(kind, ())))]
+        return len(tasks), tasks.index((config["task"]["type"], int(config["task"]["index"])))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CourseError(f"the environment variable TF_CONFIG must look like this: {TF_CONFIG_FORM}") from None
+
+
+def is_chief() -> bool:
+    """Whether this process is the one that writes files and shows progress: all are, but the second to last worker."""
+    return workers()[1] == 0
+
+
+@functools.cache
+def strategy() -> tf.distribute.Strategy:
+    """One CPU or GPU: TensorFlow's default; several GPUs: MirroredStrategy; several workers by TF_CONFIG:
+    MultiWorkerMirroredStrategy, which waits until all of them are there.
+
+    Raises CourseError if there are several workers and TensorFlow has computed something before.
+    """
+    if workers()[0] > 1:
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except RuntimeError:
+            raise CourseError(
+                "TensorFlow had computed something before the workers of TF_CONFIG met: call seed_everything first"
+            ) from None
+    return tf.distribute.MirroredStrategy() if len(_gpus()) > 1 else tf.distribute.get_strategy()
+
+
+def precision() -> str:
+    """The Keras dtype policy: "mixed_float16" where every GPU has units for it (7.0 and newer), "float32" elsewhere."""
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in _gpus()]
+    able = [detail.get("compute_capability", (0, 0)) >= (7, 0) for detail in details]
+    return "mixed_float16" if able and all(able) else "float32"
+
+
+def _gpus() -> list:
+    return tf.config.list_physical_devices("GPU")
+
+
+def fitted(model: keras.Model) -> keras.Model:
+    """The model as these devices train it best; the model itself on one CPU.
+
+    That is a copy with the same weights, which stand on every device. Layers compute in `precision()`, except for the
+    last, whose probabilities need all digits; batch normalisation takes its mean over all devices, as if the batch
+    had not been split.
+    """
+    dtype, several = precision(), strategy().num_replicas_in_sync > 1
+    if dtype == "float32" and not several:
+        return model
+
+    def layer_copy(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config() | {"dtype": "float32" if layer is model.layers[-1] else dtype}
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config["synchronized"] = several
+        return type(layer).from_config(config)
+
+    # The copy's first weights, which nobody uses, may not move the random numbers that order the batches.
+    state = random.getstate()
+    with strategy().scope():
+        copy = keras.models.clone_model(model, clone_function=layer_copy)
+        copy.set_weights(model.get_weights())
+    random.setstate(state)
+    return copy
+
+
+def from_all(number: float) -> np.ndarray:
+    """The numbers that all devices of all workers bring to this call, float64 (devices,): the same on each worker."""
+    if workers()[0] == 1:
+        return np.array([number])
+    own = strategy().experimental_distribute_values_from_function(lambda _: tf.constant([number], tf.float64))
+    return strategy().gather(own, axis=0).numpy()
+
+
+def check_alike(*arrays: np.ndarray) -> None:
+    """Raises CourseError, on all workers, if they do not bring the same arrays: their weights would drift apart."""
+    if len(set(from_all(int(digest(*arrays)[:12], 16)))) > 1:
+        raise CourseError(
+            "the workers do not start alike: give all of them the same data and seed, and a run folder that all can see"
+        )
+
+
+def batch_size_for(model: keras.Model, batch_size: int, free: float | None = None) -> int:
+    """The batch size, halved until a training step fits into `SHARE` of the free memory of each device.
+
+    free    bytes, or None: as many as this machine tells; where it does not tell, everything fits
+    Says so on stderr if it halves. Raises CourseError if not even one picture per device fits.
+    """
+    free = min(from_all(free_memory() if free is None else free))
+    devices, size = strategy().num_replicas_in_sync, batch_size
+    while step_memory(model, -(-size // devices)) > SHARE * free:
+        if size <= devices:
+            raise CourseError(
+                f"a training step needs {step_memory(model, 1) / 2**20:.0f} MiB for one picture, and "
+                f"{free / 2**20:.0f} MiB are free: close other programs, or take a machine with more memory"
+            )
+        size //= 2
+    if size < batch_size and is_chief():
+        print(f"batches of {size} instead of {batch_size} pictures: {free / 2**20:.0f} MiB are free", file=sys.stderr)
+    return size
+
+
+def step_memory(model: keras.Model, pictures: int) -> int:
+    """Bytes that one training step needs, roughly: every layer's output and its gradient for each picture, and each
+    weight with its gradient and the optimiser's two averages, all in float32 (4 bytes).
+    """
+    outputs = sum(np.prod(tensor.shape[1:]) for layer in model.layers for tensor in keras.tree.flatten(layer.output))
+    return int(4 * (2 * outputs * pictures + 4 * model.count_params()))
+
+
+def free_memory() -> float:
+    """Bytes that are free on the GPU with the least, or in main memory; infinite where the system does not tell."""
+    if _gpus():
+        from tensorflow.python.client import device_lib  # the only place that tells a GPU's share of memory
+
+        limits = {device.name[-5:]: device.memory_limit for device in device_lib.list_local_devices()}
+        used = {name: tf.config.experimental.get_memory_info(name)["current"] for name in limits if "GPU" in name}
+        return float(min(limits[name] - used[name] for name in used))
+    found = [_meminfo(Path("/proc/meminfo")), _cgroup(Path("/sys/fs/cgroup"))]
+    return min((bytes_ for bytes_ in found if bytes_ is not None), default=float("inf"))
+
+
+def _meminfo(file: Path) -> float | None:
+    """What Linux would still give to programs: the line "MemAvailable: 123 kB"."""
+    try:
+        lines = dict(line.split(":", 1) for line in file.read_text().splitlines())
+        return 1024.0 * int(lines["MemAvailable"].split()[0])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _cgroup(folder: Path) -> float | None:
+    """What a container may still take: its limit less its use, in version 2 or 1 of control groups."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return float(int((folder / limit).read_text()) - int((folder / used).read_text()))
+        except (OSError, ValueError):  # there is none, or it is "max"
+            continue
+    return None
