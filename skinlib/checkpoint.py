@@ -98,7 +98,7 @@ class Checkpoint(keras.callbacks.Callback):
         if self.path and devices.is_chief():
             self._write_if_possible()
         # Several workers end together: with the first whose time is up.
-        if self.seconds is not None and devices.from_all(self.spent).max() >= self.seconds:
+        if self.seconds is not None and devices.from_all(self.spent >= self.seconds).any():
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict | None = None) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def workers() -> tuple[int, int]:
 
 
 def is_chief() -> bool:
-    """Whether this process is the one that writes files and shows progress: all are, but the second to last worker."""
+    """Whether this process writes files and shows progress: of several workers only the first does."""
     return workers()[1] == 0
 
 
@@ -98,11 +99,23 @@ def fitted(model: keras.Model) -> keras.Model:
 
 
 def from_all(number: float) -> np.ndarray:
-    """The numbers that all devices of all workers bring to this call, float64 (devices,): the same on each worker."""
-    if workers()[0] == 1:
-        return np.array([number])
-    own = strategy().experimental_distribute_values_from_function(lambda _: tf.constant([number], tf.float64))
-    return strategy().gather(own, axis=0).numpy()
+    """The numbers that all workers bring to this call, float64 (workers,): each gets the same."""
+    count, own = workers()
+    places = np.zeros(count)
+    places[own] = number
+    return _sum_over_workers()(places).numpy() if count > 1 else places
+
+
+@functools.cache
+def _sum_over_workers() -> Callable:
+    several = strategy()
+    devices_each = several.num_replicas_in_sync // workers()[0]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float64)])
+    def total(values):
+        return several.reduce("SUM", several.run(tf.identity, args=(values,)), axis=None) / devices_each
+
+    return total
 
 
 def check_alike(*arrays: np.ndarray) -> None:
@@ -146,7 +159,7 @@ def free_memory() -> float:
     if _gpus():
         from tensorflow.python.client import device_lib  # the only place that tells a GPU's share of memory
 
-        limits = {device.name[-5:]: device.memory_limit for device in device_lib.list_local_devices()}
+        limits = {device.name.split(":", 1)[1]: device.memory_limit for device in device_lib.list_local_devices()}
         used = {name: tf.config.experimental.get_memory_info(name)["current"] for name in limits if "GPU" in name}
         return float(min(limits[name] - used[name] for name in used))
     found = [_meminfo(Path("/proc/meminfo")), _cgroup(Path("/sys/fs/cgroup"))]

@@ -4,6 +4,7 @@
 written out. It knows nothing of what it trains, and a training on one device does not come here.
 """
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 
@@ -55,12 +56,16 @@ def fit(
             if model.stop_training:
                 break
         calls.on_train_end()
-    except WORKER_GONE:
+        # Who comes here has all that it needs, so the first to go may break the others' wait, but not their training.
+        with contextlib.suppress(*WORKER_GONE):
+            devices.from_all(0)
+    except WORKER_GONE as error:
         if devices.workers()[0] == 1:
             raise
         raise CourseError(
-            "another worker has gone, or cannot be reached: start all of them again, and they go on from the checkpoint"
-        ) from None
+            f"another worker has gone, or cannot be reached ({type(error).__name__}): start all of them again, and "
+            "they go on from the checkpoint"
+        ) from error
 
 
 def _steps(model: keras.Model, metrics: dict[str, Callable], share_spec: tuple) -> tuple[Callable, Callable]:

@@ -182,7 +182,8 @@ def train(
     weights. There the loss and metrics must be functions with one value per picture. Batches that do not fit into
     memory are halved.
     """
-    batches.batch_size = validation.batch_size = devices.batch_size_for(model, batches.batch_size)
+    fitting = devices.batch_size_for(model, batches.batch_size)
+    batches.batch_size, validation.batch_size = fitting, min(fitting, validation.batch_size)
     steps = epochs * len(batches)
     warmup = max(1, steps // 10)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -203,6 +204,7 @@ def train(
         "epochs": epochs,
         "steps": steps,
         "rate": peak_learning_rate,
+        "precision": devices.precision(),
         "shapes": [list(variable.shape) for variable in model.variables],
     }
     keep = Checkpoint(checkpoint, (made_from or {}) | setting, batches, seconds)
