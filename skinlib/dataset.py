@@ -24,6 +24,7 @@ READERS = {
     "folder": isic.folder_records,
 }
 PARTS = ("train", "validation", "test")
+FOLDS = 5  # ways in which `folds` makes a fifth of real data the test part
 WORKING_SIZE = 192  # a little over what the two networks need (128 and 180), so that both views shrink
 QUICK_COUNT = 160  # images of a `quick` run: enough to try every cell, too few to learn much
 LEAST_USABLE = 0.9  # a run goes on only if this share of the images can be used
@@ -186,6 +187,23 @@ def split_by_group(groups: np.ndarray, shares: tuple[float, float] = (0.65, 0.15
     return np.where(place < shares[0], "train", np.where(place < sum(shares), "validation", "test"))
 
 
+def folds(data: LesionDataset, fold: int) -> LesionDataset:
+    """The data in new parts: fold number `fold` of 0 to 4 is the test part, a tenth of the rest validates.
+
+    A group's name decides by its hash, as in `split_by_group`: over all folds every image is tested once, and no
+    group stands in two parts. Raises CourseError for a fold that there is not, and where a part stays empty.
+    """
+    if not 0 <= fold < FOLDS:
+        raise CourseError(f"there is no fold {fold}: they are numbered 0 to {FOLDS - 1}")
+    place = np.array([int(FOLDS * _unit_hash(f"fold {group}")) for group in data.groups])
+    validates = np.array([_unit_hash(f"validation {group}") < 0.1 for group in data.groups])
+    parts = np.where(place == fold, "test", np.where(validates, "validation", "train"))
+    absent = [part for part in PARTS if part not in parts]
+    if absent:
+        raise CourseError(f"{len(data)} images are too few for {FOLDS} folds: none falls into the {absent[0]} part")
+    return dataclasses.replace(data, parts=parts)
+
+
 def groups_on_both_sides(groups: np.ndarray, parts: np.ndarray) -> int:
     """How many groups have images in more than one part: 0 in a fair split. Lesson 01."""
     pairs = pd.DataFrame({"group": groups, "part": parts}).drop_duplicates()
@@ -308,7 +326,7 @@ def _without_copies_of_the_test_part(data: LesionDataset) -> LesionDataset:
 
 
 __all__ = [
-    "BENIGN", "CLASS_NAMES", "MALIGNANT", "PARTS", "UNKNOWN", "WORKING_SIZE", "LesionDataset", "audit", "find_records",
-    "from_synthetic", "groups_on_both_sides", "load_dataset", "resize_image", "resize_images", "resize_mask",
-    "resize_masks", "split_by_group",
+    "BENIGN", "CLASS_NAMES", "FOLDS", "MALIGNANT", "PARTS", "UNKNOWN", "WORKING_SIZE", "LesionDataset", "audit",
+    "find_records", "folds", "from_synthetic", "groups_on_both_sides", "load_dataset", "resize_image", "resize_images",
+    "resize_mask", "resize_masks", "split_by_group",
 ]  # fmt: skip
