@@ -49,19 +49,42 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--thumbnails", action="store_true", help="pictures of 256 pixels, some 20 kB each")
     data.add_argument("--size", type=int, metavar="PIXELS", help="synthetic: width of an image, 32–2048 (default: 192)")
 
-    benchmark = commands.add_parser("benchmark", allow_abbrev=False, help="measure what the course claims")
+    _add_benchmark(commands.add_parser("benchmark", allow_abbrev=False, help="measure what the course claims"))
+    return parser
+
+
+def _add_benchmark(benchmark: argparse.ArgumentParser) -> None:
     benchmark.add_argument(
-        "name",
-        metavar="NAME",
-        help="generator, reading, leak or inference (a minute or two each), or transfer (20 minutes)",
-    )
+        "name", metavar="NAME",
+        help="segmentation, classification, ablation (our networks beside the plain recipe, and with each choice taken "
+        "back alone), course (its seconds), generator, reading, leak or inference (some minutes each), or transfer "
+        "(20 minutes)",
+    )  # fmt: skip
     benchmark.add_argument(
-        "--data-dir", type=Path, help="real data: ISIC 2018 Task 1 for transfer and reading, HAM10000 for leak"
-    )
+        "--data-dir", type=Path,
+        help="real data: what --dataset names, ISIC 2018 Task 1 for transfer and reading, HAM10000 for leak",
+    )  # fmt: skip
     benchmark.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="default: runs/benchmark")
     benchmark.add_argument("--seed", type=int, default=0)
     benchmark.add_argument("--quick", action="store_true", help="only to see it run: its figures mean nothing")
-    return parser
+    benchmark.add_argument(
+        "--write", action="store_true", help="also put table and figure into README.md and figures/ of this clone"
+    )
+    networks = benchmark.add_argument_group("segmentation, classification, ablation")
+    networks.add_argument(
+        "--dataset", default="synthetic", help="synthetic (default), isic2016, isic2018, ham10000 or folder"
+    )
+    networks.add_argument("--fold", type=int, default=0, help="which fifth of real data is the test part: 0 to 4")
+    networks.add_argument("--seeds", type=int, default=1, metavar="N", help="train each network N times")
+    networks.add_argument("--epochs", type=int, metavar="N", help="of ours; ablation: of every arm")
+    networks.add_argument(
+        "--seconds", type=int, nargs="+", default=(), metavar="S", help="segmentation: ours after so much training too"
+    )
+    networks.add_argument("--variants", action="store_true", help="classification: four ways of cutting the images")
+    networks.add_argument("--stage", help="ablation: segmentation or classification (default: both)")
+    networks.add_argument(
+        "--models", type=Path, help="classification: cut with the U-Net of this folder, and train none"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -143,7 +166,8 @@ def _fetched(options: argparse.Namespace) -> list[str]:
 def _benchmark(options: argparse.Namespace) -> int:
     from skinlib import benchmark
 
-    print(benchmark.run(options.name, options.data_dir, options.out, options.seed, options.quick))
+    asked = {name: value for name, value in vars(options).items() if name != "command"}
+    print(benchmark.run(benchmark.Options(**asked | {"seconds": tuple(options.seconds)})))
     return 0
 
 

@@ -4,6 +4,7 @@ Generator: how fast pictures are painted, how good one can possibly be on them, 
 their annotators agree. Transfer: how well do networks that have seen nothing but painted pictures do on real
 photographs? Beside them stand Otsu's threshold, which learns nothing, and the same network trained on real ones.
 Reading and leak are about data: see `data_benchmark`; inference is about speed: see `inference_benchmark`.
+Segmentation, classification, ablation and course are about the networks: see `network_benchmark`.
 """
 
 import time
@@ -19,14 +20,17 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skinlib import annotators, cnn, data_benchmark, evaluation, inference_benchmark, segmentation, synthetic, unet
+from skinlib import (
+    annotators, cnn, data_benchmark, evaluation, inference_benchmark, network_benchmark, segmentation, synthetic, unet,
+)  # fmt: skip
 from skinlib.dataset import LesionDataset, from_synthetic, load_dataset, resize_images, resize_masks
 from skinlib.evaluation import Measured, with_interval
 from skinlib.files import CourseError, write_json
+from skinlib.network_benchmark import Options
 from skinlib.quiet import keras
 from skinlib.training import save_model, seed_everything
 
-NAMES = ("generator", "transfer", "reading", "leak", "inference")
+NAMES = ("generator", "transfer", "reading", "leak", "inference", *network_benchmark.NAMES)
 FIRST_LESION = 1_000_000  # far from the course's own lesions, which count from 0
 ABCD = ["asymmetry", "border", "colours", "structures"]
 BITS = [name.replace(" ", "_") for name in synthetic.ARTEFACTS]
@@ -48,25 +52,32 @@ class Setting(NamedTuple):
 QUICK = Setting(600, 160, 1, 200, 1, 160, 1, 1)
 
 
-def run(name: str, data_dir: str | Path | None, out: str | Path, seed: int = 0, quick: bool = False) -> str:
-    """Run one benchmark, keep OUT/NAME.json, and return the table to print. Raises CourseError for a wrong name."""
+def run(options: Options) -> str:
+    """Run one benchmark, keep OUT/NAME.json, and return the table to print.
+
+    Raises CourseError, before anything takes time, for a wrong name and for options that do not go together.
+    """
+    name, data_dir, quick = options.name, options.data_dir, options.quick
     if name not in NAMES:
         raise CourseError(f"there is no benchmark '{name}'; there are: {', '.join(NAMES)}")
+    network_benchmark.check(options)
+    if name in network_benchmark.NAMES:
+        return "\n".join(network_benchmark.run(options))
     if name == "transfer" and data_dir is None:
         raise CourseError("the benchmark 'transfer' needs real pictures: name their folder with --data-dir")
     setting = QUICK if quick else Setting()
     measure, as_text = {
         "generator": (lambda: generator(setting), _generator_text),
-        "transfer": (lambda: transfer(data_dir, out, seed, setting), _transfer_text),
+        "transfer": (lambda: transfer(data_dir, options.out, options.seed, setting), _transfer_text),
         "reading": (lambda: data_benchmark.reading(data_dir, quick), data_benchmark.reading_text),
         "leak": (lambda: data_benchmark.leak(data_dir, quick), data_benchmark.leak_text),
         "inference": (lambda: inference_benchmark.inference(quick), inference_benchmark.inference_text),
     }[name]
     result = measure()
     lines = as_text(result)
-    about = {"benchmark": name, "quick": quick, "seed": seed, "generator": synthetic.VERSION, **setting._asdict()}
-    file = Path(out) / f"{name}{'-quick' if quick else ''}.json"
-    write_json(file, about | result)
+    about = {"benchmark": name, "quick": quick, "seed": options.seed, "generator": synthetic.VERSION}
+    file = Path(options.out) / f"{name}{'-quick' if quick else ''}.json"
+    write_json(file, about | setting._asdict() | result)
     if quick:
         lines.append("quick: these figures mean nothing")
     return "\n".join([*lines, f"kept in {file}"])

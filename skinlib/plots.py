@@ -16,6 +16,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Image, display
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import classification_report as report_of
 from sklearn.metrics import confusion_matrix as matrix_of
@@ -129,15 +130,17 @@ def _number(value: float) -> str:
 # -- figures that are pictures ---------------------------------------------------------------------------------------
 
 
-def _finish(figure: Figure, path: str | Path | None, of_pictures: bool = False) -> None:
-    """Show the figure once, and keep it under `path` if one is given.
+def _finish(figure: Figure, path: str | Path | None, of_pictures: bool = False, show: bool = True) -> None:
+    """Show the figure once (a command does not), and keep it under `path` if one is given.
 
     Figures made of pictures are shown as JPEG: as PNG, they would make a notebook several times larger.
     """
     if path is not None:
         with written_whole(path) as unfinished:
             figure.savefig(unfinished, bbox_inches="tight")
-    if of_pictures:
+    if not show:
+        pass
+    elif of_pictures:
         shown = io.BytesIO()
         figure.savefig(shown, format="jpeg", dpi=90, bbox_inches="tight", pil_kwargs={"quality": 85})
         display(Image(shown.getvalue(), format="jpeg"))
@@ -372,6 +375,81 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, path: str | Path 
     axis.set(xlabel="probability stated", ylabel="share that was malignant", xlim=(0, 1), ylim=(0, 1))
     axis.legend(frameon=False, fontsize=8)
     _finish(figure, path)
+
+
+# -- figures of the benchmarks ---------------------------------------------------------------------------------------
+
+
+def quality_against_cost(rows: Sequence[dict], curve: Sequence[dict], title: str, path: str | Path) -> None:
+    """Mean Dice against training seconds, and against operations per picture, of the rows of a benchmark.
+
+    rows     Otsu's threshold first, which costs no training: a line; then plain and ours: points with 95 % intervals
+    curve    ours after less and more training, joined by a line
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.8), sharey=True)
+    baseline, *networks = rows
+    styles = dict(zip((row["method"] for row in networks), (("s", ORANGE), ("o", BLUE)), strict=False))
+
+    def point(axis: plt.Axes, x: float, row: dict, marker: str, color: str, size: float, name: str | None) -> None:
+        value, low, high = (row["dice"][key] for key in ("value", "low", "high"))
+        axis.errorbar(
+            x, value, [[value - low], [high - value]], fmt=marker, color=color, markersize=size, capsize=3, label=name
+        )
+
+    costs = (lambda row: row["training_s"], lambda row: row["macs"] * row["views"] / 1e6)
+    for axis, cost in zip(axes, costs, strict=True):
+        axis.axhspan(baseline["dice"]["low"], baseline["dice"]["high"], color=GREY, alpha=0.15, linewidth=0)
+        axis.axhline(baseline["dice"]["value"], color=GREY, linestyle="--", label=f"{baseline['method']} (no training)")
+        for row in networks:
+            point(axis, cost(row), row, *styles[row["method"]], 8, row["method"])
+        if axis is axes[0] and curve:
+            ordered = sorted(curve, key=cost)
+            axis.plot([cost(row) for row in ordered], [row["dice"]["value"] for row in ordered], "-", color=BLUE)
+            for place, row in enumerate(ordered):
+                point(axis, cost(row), row, "o", BLUE, 4, None if place else "ours, trained for less or longer")
+        axis.set_xscale("log")
+        axis.margins(x=0.25)
+        # Names at 2 and 5 as well, or a short span would show a single number.
+        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axis.xaxis.set_minor_formatter("{x:.0f}")
+        axis.grid(axis="y", color="#dddddd", linewidth=0.8)
+        axis.set_axisbelow(True)
+    axes[0].set(xlabel="seconds of training", ylabel="mean Dice of a test picture")
+    axes[1].set(xlabel="million multiply-accumulates per picture, all views")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4)
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout()
+    _finish(figure, path, show=False)
+
+
+def differences(panels: Sequence[tuple[str, Sequence[tuple[str, dict]]]], title: str, path: str | Path) -> None:
+    """By how much each choice counts: a dot and its 95 % interval for every arm, against the line of no difference.
+
+    panels    (name of the score, (arm, difference as `evaluation.as_json` has it) for each); drawn from top to bottom
+    A dot is filled where the interval lies apart from zero.
+    """
+    heights = [len(arms) + 1.5 for _, arms in panels]
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(7.6, 0.32 * sum(heights) + 0.7), squeeze=False, height_ratios=heights
+    )
+    for axis, (name, arms) in zip(axes.flat, panels, strict=True):
+        axis.axvline(0, color=GREY, linestyle="--", linewidth=1)
+        for place, (_, found) in enumerate(arms):
+            if found["value"] is None:
+                continue
+            apart = found["low"] > 0 or found["high"] < 0
+            color = GREY if not apart else ORANGE if found["value"] < 0 else BLUE
+            axis.plot([found["low"], found["high"]], [place, place], color=color, linewidth=1.8)
+            axis.plot(found["value"], place, "o", color=color, markersize=7, fillstyle="full" if apart else "none")
+        axis.set(yticks=range(len(arms)), yticklabels=[arm for arm, _ in arms], ylim=(len(arms) - 0.4, -0.6))
+        axis.set_xlabel(f"difference in {name} to the full recipe (left: the choice had helped)", fontsize=9)
+        axis.grid(axis="x", color="#dddddd", linewidth=0.8)
+        axis.set_axisbelow(True)
+    figure.suptitle(f"{title}\nfilled: the 95 % interval lies apart from zero", fontsize=11)
+    figure.tight_layout()
+    _finish(figure, path, show=False)
 
 
 # -- sliders ---------------------------------------------------------------------------------------------------------

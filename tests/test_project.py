@@ -1,5 +1,6 @@
 """The repository itself: locks in step, addresses in one place, nothing that may not be in it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ import tomllib
 
 import pytest
 
-from skinlib import plots
+from skinlib import network_report, plots
 from skinlib.colour import SKIN_TONES, median_colours, skin_tone, skin_tone_angle
 from tools import environment, figures, links
 
@@ -105,7 +106,8 @@ def test_an_older_python_is_told_so_by_the_package():
 
 def test_readme_shows_only_pictures_that_exist_and_are_made():
     shown = set(re.findall(r"figures/([\w.]+\.(?:png|jpg))", (PROJECT / "README.md").read_text()))
-    assert shown and shown <= set(figures.SHOWN)
+    measured = (json.loads(path.read_text()) for path in (PROJECT / network_report.STORE).glob("*.json"))
+    assert shown and shown <= {*figures.SHOWN, *(network_report.picture(result) for result in measured)}
     assert all((PROJECT / "figures" / name).is_file() for name in figures.SHOWN)
 
 
@@ -114,8 +116,9 @@ def test_imports_run_one_way():
         {"files", "progress", "colour", "quiet", "annotators"},
         {"painting", "isic", "pixels", "duplicates", "fetch", "inference", "devices"},
         {"lesion", "artefacts", "store", "sources", "distributed"}, {"synthetic"}, {"dataset", "checkpoint"},
-        {"training", "plots"}, {"unet", "segmentation", "cnn", "evaluation"}, {"stages", "predict", "leakage"},
-        {"data_benchmark", "inference_benchmark"}, {"course", "benchmark"}, {"__main__"},
+        {"training", "plots"}, {"unet", "segmentation", "cnn", "evaluation", "plain"},
+        {"stages", "predict", "leakage", "trial", "network_report"},
+        {"data_benchmark", "inference_benchmark", "network_benchmark"}, {"course", "benchmark"}, {"__main__"},
     ]  # fmt: skip
     floor = {name: level for level, names in enumerate(order) for name in names}
     modules = {path.stem: path for path in (PROJECT / "skinlib").glob("*.py") if path.stem != "__init__"}

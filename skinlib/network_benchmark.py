@@ -1,0 +1,442 @@
+"""Measures what the course's networks are worth: `skinlib benchmark segmentation | classification | ablation | course`.
+
+Ours beside the plain recipe (`plain`) and beside what learns nothing, on the same test images, with what each costs;
+ours with each of its choices taken back alone; and the seconds of the course itself. Every network is trained by
+`trial`, in a process of its own, from the train and the validation part; the test part is only scored.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from skinlib import cnn, evaluation, network_report, plain, segmentation, trial, unet
+from skinlib.dataset import FOLDS, LesionDataset, find_records, resize_images, resize_masks
+from skinlib.evaluation import Measured, as_json
+from skinlib.files import CourseError, digest, write_json, written_whole
+from skinlib.network_report import PROJECT, check_clone
+from skinlib.progress import HEADLESS, progress
+from skinlib.training import open_model
+
+NAMES = ("segmentation", "classification", "ablation", "course")
+STAGES = ("segmentation", "classification")
+
+
+class Options(NamedTuple):
+    """What the command line asks for; the help texts in `__main__` say what each means."""
+
+    name: str
+    data_dir: Path | None = None
+    out: Path = Path("runs/benchmark")
+    seed: int = 0
+    quick: bool = False
+    dataset: str = "synthetic"
+    fold: int = 0
+    seeds: int = 1
+    seconds: tuple[int, ...] = ()
+    variants: bool = False
+    stage: str | None = None
+    epochs: int | None = None
+    models: Path | None = None
+    write: bool = False
+
+
+# Which of the options only some benchmarks have, and which those are.
+TRAINED = ("segmentation", "classification", "ablation")
+GOES_WITH = {
+    "dataset": TRAINED,
+    "fold": TRAINED,
+    "seeds": TRAINED,
+    "epochs": TRAINED,
+    "seconds": ("segmentation",),
+    "variants": ("classification",),
+    "stage": ("ablation",),
+    "models": ("classification", "ablation"),
+    "write": NAMES,
+}
+
+
+def check(options: Options) -> None:
+    """Raise CourseError, before anything takes time, for options that do not go together."""
+    for name, benchmarks in GOES_WITH.items():
+        if getattr(options, name) != Options._field_defaults[name] and options.name not in benchmarks:
+            raise CourseError(f"--{name} goes with the benchmarks {', '.join(benchmarks)}, not with {options.name}")
+    if options.name not in NAMES:
+        return
+    if min(options.seeds, 1 if options.epochs is None else options.epochs, *options.seconds) < 1:
+        raise CourseError("--seeds, --epochs and --seconds are counted from 1")
+    if options.stage not in (None, *STAGES):
+        raise CourseError(f"there is no stage '{options.stage}'; there are: {', '.join(STAGES)}")
+    if options.models and options.stage == "segmentation":
+        raise CourseError("--models names the U-Net that cuts for the CNN: it goes with --stage classification")
+    if options.dataset == "synthetic" and options.fold:
+        raise CourseError("--fold is for real data: the embedded set keeps the course's own parts")
+    if not 0 <= options.fold < FOLDS:
+        raise CourseError(f"there is no fold {options.fold}: they are numbered 0 to {FOLDS - 1}")
+    if options.models and not (options.models / unet.UNET_FILE).is_file():
+        raise CourseError(f"there is no {unet.UNET_FILE} in {options.models}: --models is a run's folder, RUN/models")
+    if options.write:
+        if options.quick:
+            raise CourseError("--write keeps what was measured, and the figures of --quick mean nothing")
+        check_clone(PROJECT)
+    if options.name in TRAINED and options.dataset != "synthetic":
+        if options.data_dir is None:
+            raise CourseError(f"{options.dataset} needs its folder: name it with --data-dir")
+        needs_masks = options.name == "segmentation" or (options.name == "ablation" and options.stage != STAGES[1])
+        find_records(options.dataset, options.data_dir, masks_needed=needs_masks)
+    if options.name == "course" and options.data_dir is not None:
+        raise CourseError("the benchmark 'course' runs on the embedded data: --data-dir is for the others")
+
+
+def run(options: Options) -> list[str]:
+    """Run one benchmark, keep its JSON and its figure under OUT (with --write in the repository too), and tell it."""
+    result = measure(options)
+    file = Path(options.out) / f"{network_report.stem(result)}.json"
+    write_json(file, result)
+    figure = network_report.draw(result, options.out)
+    files = [file, *([figure] if figure else [])]
+    if options.write:
+        files += network_report.write(result, PROJECT)
+    return [*network_report.as_text(result), "", f"kept in {', '.join(str(file) for file in files)}"]
+
+
+def measure(options: Options) -> dict:
+    """The figures of one benchmark, as its JSON file holds them and as `network_report` tells and draws them."""
+    of_its_name = {
+        "segmentation": segmentation_benchmark,
+        "classification": classification_benchmark,
+        "ablation": ablation,
+        "course": course,
+    }[options.name]
+    about = {
+        "benchmark": options.name,
+        "quick": options.quick,
+        "dataset": options.dataset,
+        "cores": os.cpu_count(),
+        "seeds": list(_seeds(options)),
+    }
+    return about | of_its_name(options)
+
+
+def _seeds(options: Options) -> range:
+    return range(options.seed, options.seed + options.seeds)
+
+
+# -- the data, and one method of it over all seeds -------------------------------------------------------------------
+
+
+class Cut(NamedTuple):
+    """The masks by which all images are cut, bool (n, s, s), the file that holds them, and whose they are."""
+
+    masks: np.ndarray | None
+    file: Path | None
+    by: str
+
+
+NOT_CUT = Cut(None, None, "nobody: whole images, since there are no masks to learn from")
+
+
+class Bench(NamedTuple):
+    """The data of one benchmark and how to train on them."""
+
+    options: Options
+    data: LesionDataset
+    masks_needed: bool
+
+    def trials(
+        self,
+        stage: str,
+        recipe: dict | None,
+        epochs: int,
+        seeds: Sequence[int] | None = None,
+        seconds: float | None = None,
+        cut: Cut = NOT_CUT,
+        variant: str = segmentation.CROP_VARIANTS[0],
+        models: Sequence[Path] | None = None,
+    ) -> list[trial.Result]:
+        """One `trial` per seed; models: one per seed, which then answers instead of a newly trained one."""
+        options, results = self.options, []
+        for place, seed in enumerate(_seeds(options) if seeds is None else seeds):
+            job = trial.Job(
+                stage, recipe, seed, epochs, options.dataset, str(_data_dir(options)), options.fold, options.quick,
+                self.masks_needed, seconds, str(models[place]) if models else None, cut.file and str(cut.file), variant,
+            )  # fmt: skip
+            results.append(trial.run(job, self.data, options.out, cut.masks))
+        return results
+
+
+def _data_dir(options: Options) -> Path:
+    return (options.data_dir or PROJECT / "data").resolve()
+
+
+def _bench(options: Options, masks_needed: bool) -> Bench:
+    if not masks_needed:
+        # A set with masks is read as the segmentation reads it, so that both stages share their test images.
+        masks_needed = options.dataset == "synthetic" or any(
+            record.mask for record in find_records(options.dataset, options.data_dir, masks_needed=False)
+        )
+    data = trial.load(options.dataset, _data_dir(options), options.fold, options.quick, masks_needed)
+    return Bench(options, data, masks_needed)
+
+
+def _about(data: LesionDataset, chosen: np.ndarray) -> dict:
+    counts = {part: int((data.parts[chosen] == part).sum()) for part in ("train", "validation", "test")}
+    return {"images": counts, "test_lesions": len(set(data.groups[chosen & (data.parts == "test")]))}
+
+
+def mean_cost(results: Sequence[trial.Result]) -> dict:
+    """What a training costs, on average over seeds."""
+    costs = [result.cost for result in results]
+    kept = any(result.kept for result in results)
+    return {
+        name: None if any(cost[name] is None for cost in costs) else float(np.mean([cost[name] for cost in costs]))
+        for name in costs[0]
+    } | {"kept": kept}
+
+
+# -- segmentation ----------------------------------------------------------------------------------------------------
+
+
+def segmentation_benchmark(options: Options) -> dict:
+    """Otsu's threshold, the plain U-Net and ours, and with --seconds ours after less and more training."""
+    bench = _bench(options, masks_needed=True)
+    test = bench.data.part("test")
+    masks, images = resize_masks(test.masks, unet.UNET_SIZE), resize_images(test.images, unet.UNET_SIZE)
+    start = time.perf_counter()
+    otsu = np.stack([segmentation.otsu_mask(image) for image in images])
+    rate = len(images) / (time.perf_counter() - start)
+    rows = [_segmentation_row("Otsu's threshold", masks, [otsu], test.groups, {"inference_images_per_s": rate})]
+    epochs = options.epochs or unet.default_epochs(options.dataset, options.quick)
+    ours = []
+    for method, recipe, length in (
+        ("plain U-Net", None, 1 if options.quick else plain.UNET_EPOCHS),
+        ("our U-Net", unet.RECIPE._asdict(), 1 if options.quick else epochs),
+    ):
+        ours = bench.trials("segmentation", recipe, length)
+        found = [result.found for result in ours]
+        rows.append(_segmentation_row(method, masks, found, test.groups, mean_cost(ours)))
+    _keep_model(ours[0], options.out)
+    curve = []
+    for budget in progress(options.seconds, "the curve", len(options.seconds), "training"):
+        # The schedule has to fit the budget: a step size that has not yet fallen is worth little.
+        length = max(1, int(budget * ours[0].cost["epochs"] / ours[0].cost["training_s"]))
+        result = bench.trials("segmentation", unet.RECIPE._asdict(), length, seconds=budget, seeds=[options.seed])
+        found = [one.found for one in result]
+        curve.append(_segmentation_row(f"our U-Net, {budget} s", masks, found, test.groups, mean_cost(result)))
+    everything = np.ones(len(bench.data), bool)
+    return _about(bench.data, everything) | {"fold": options.fold, "rows": rows, "curve": curve}
+
+
+def _segmentation_row(method: str, masks: np.ndarray, found: list, groups: np.ndarray, cost: dict) -> dict:
+    """Scores of one method; found: a bool (n, 128, 128) per seed."""
+    scores = [evaluation.segmentation_scores(masks, one) for one in found]
+    per_image = {name: np.mean([one[name] for one in scores], axis=0) for name in scores[0]}
+    return {
+        "method": method,
+        **as_json(evaluation.bootstrap(_means, groups, np.column_stack(list(per_image.values())))),
+        "by_seed": {name: [round(float(one[name].mean()), 6) for one in scores] for name in scores[0]},
+        **cost,
+    }
+
+
+def _means(scores: np.ndarray) -> dict[str, float]:
+    return dict(zip(("dice", "jaccard", "thresholded_jaccard"), scores.mean(axis=0).tolist(), strict=True))
+
+
+def _keep_model(result: trial.Result, out: Path) -> None:
+    """The first seed's U-Net where a run of the course has it: `skinlib predict --models OUT/models` finds it."""
+    with written_whole(Path(out) / "models" / unet.UNET_FILE) as unfinished:
+        shutil.copyfile(result.model, unfinished)
+
+
+# -- classification --------------------------------------------------------------------------------------------------
+
+
+def classification_benchmark(options: Options) -> dict:
+    """Always "benign", the plain CNN and ours; with --variants ours on each way of cutting the images."""
+    bench = _bench(options, masks_needed=False)
+    chosen = _labelled(bench.data)
+    cut = _cut(bench, options.epochs or unet.default_epochs(options.dataset, options.quick))
+    variants = segmentation.CROP_VARIANTS[:1] if cut.file else ("whole image",)
+    if options.variants:
+        if cut.file is None:
+            raise CourseError(f"{options.dataset} has no masks here, and no U-Net to make them: name one with --models")
+        variants = segmentation.CROP_VARIANTS
+    is_test = chosen & (bench.data.parts == "test")
+    labels, groups = bench.data.labels[is_test], bench.data.groups[is_test]
+    rows = [_classification_row('always "benign"', labels, [np.zeros(len(labels))], groups, {})]
+    epochs = options.epochs or cnn.default_epochs(options.dataset, options.quick)
+    planned = [("plain CNN", None, plain.CNN_EPOCHS, variants[0])]
+    planned += [
+        ("our CNN" if len(variants) == 1 else f"our CNN, {variant}", cnn.RECIPE._asdict(), epochs, variant)
+        for variant in variants
+    ]
+    for method, recipe, length, variant in progress(planned, "training", len(planned), "network"):
+        results = bench.trials("classification", recipe, 1 if options.quick else length, cut=cut, variant=variant)
+        found = [result.found for result in results]
+        rows.append(_classification_row(method, labels, found, groups, mean_cost(results)))
+    return _about(bench.data, chosen) | {
+        "fold": options.fold, "cut_by": cut.by, "variant": variants[0], "rows": rows,
+    }  # fmt: skip
+
+
+def _labelled(data: LesionDataset) -> np.ndarray:
+    """Where a label is known: bool (n,). Raises CourseError if a part lacks one of the classes."""
+    for part in ("train", "test"):
+        if not {0, 1} <= set(data.labels[data.parts == part]):
+            raise CourseError(f"the {part} part needs images with either label, benign and malignant")
+    return data.labels >= 0
+
+
+def _cut(bench: Bench, epochs: int) -> Cut:
+    """What cuts the images: --models, or our U-Net, trained on the same train part; without masks, nothing."""
+    options = bench.options
+    if options.models:
+        file, by = options.models / unet.UNET_FILE, "the U-Net of --models, which may have met the test images"
+    elif bench.masks_needed:
+        epochs = 1 if options.quick else epochs
+        result = bench.trials("segmentation", unet.RECIPE._asdict(), epochs, seeds=[options.seed])[0]
+        file, by = result.model, "our U-Net, trained on the same train part"
+        _keep_model(result, options.out)
+    else:
+        return NOT_CUT
+    probabilities = trial.predict_masks(open_model(file), bench.data.images, unet.RECIPE)
+    masks = segmentation.masks_from_probabilities(probabilities, bench.data.images.shape[1])
+    kept = Path(options.out) / "trials" / f"masks-{digest(masks)}.npz"
+    with written_whole(kept) as unfinished:
+        np.savez_compressed(unfinished, masks=masks)
+    return Cut(masks, kept, by)
+
+
+def _classification_row(method: str, labels: np.ndarray, found: list, groups: np.ndarray, cost: dict) -> dict:
+    """Scores of one method; found: a float (n,) per seed."""
+    by_seed = [evaluation.classification_scores(labels, one) for one in found]
+    measured = evaluation.bootstrap(_mean_scores, groups, labels, np.column_stack(found))
+    return {
+        "method": method,
+        **as_json(measured),
+        "by_seed": {name: [round(one[name], 6) for one in by_seed] for name in ("auroc", "balanced_accuracy")},
+        **cost,
+    }
+
+
+def _mean_scores(labels: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """`classification_scores` on average over seeds, the columns of `found`."""
+    by_seed = [evaluation.classification_scores(labels, column) for column in found.T]
+    return {name: float(np.mean([scores[name] for scores in by_seed])) for name in by_seed[0]}
+
+
+# -- ablation --------------------------------------------------------------------------------------------------------
+
+
+def ablation(options: Options) -> dict:
+    """Ours, and ours with each choice taken back alone: the same epochs, seeds and test images."""
+    stages = (options.stage,) if options.stage else STAGES
+    bench = _bench(options, masks_needed="segmentation" in stages)
+    result: dict = {"fold": options.fold, "stages": {}}
+    lengths = {
+        stage: options.epochs or max(1, network.default_epochs(options.dataset, options.quick) // 2)
+        for stage, network in (("segmentation", unet), ("classification", cnn))
+    }
+    for stage in stages:
+        epochs = 1 if options.quick else lengths[stage]
+        if stage == "segmentation":
+            recipe, knobs, cut, chosen = unet.RECIPE, unet.KNOBS, NOT_CUT, np.ones(len(bench.data), bool)
+        else:
+            recipe, knobs, chosen = cnn.RECIPE, cnn.KNOBS, _labelled(bench.data)
+            cut = _cut(bench, lengths["segmentation"])
+        is_test = chosen & (bench.data.parts == "test")
+        groups = bench.data.groups[is_test]
+        truth = bench.data.labels[is_test]
+        if stage == "segmentation":
+            truth = resize_masks(bench.data.masks[is_test], unet.UNET_SIZE)
+        rows, full = [], []
+        arms = {"full recipe": {}, **knobs}
+        for name, change in progress(arms.items(), f"ablation, {stage}", len(arms), "arm"):
+            # Who looks at fewer views has learned the same.
+            models = [one.model for one in full] if set(change) == {"views"} else None
+            results = bench.trials(stage, recipe._replace(**change)._asdict(), epochs, models=models, cut=cut)
+            full = full or results
+            found = [[one.found for one in arm] for arm in (full, results)]
+            measured = paired(stage, truth, *found, groups)
+            rows.append({"arm": name, **as_json(measured), **mean_cost(results)})
+        result["stages"][stage] = _about(bench.data, chosen) | {"epochs": epochs, "rows": rows}
+        if stage == "classification":
+            result["stages"][stage]["cut_by"] = cut.by
+    return result
+
+
+def paired(stage: str, truth: np.ndarray, full: list, arm: list, groups: np.ndarray) -> dict[str, Measured]:
+    """An arm's scores, and by how much each differs from the full recipe's on the same images: "…_difference".
+
+    truth        masks bool (n, 128, 128), or labels int (n,); full, arm: what was found, one array per seed
+    Intervals are 95 %, by drawing lesions: a draw takes the same images of both, so that what makes some images hard
+    for everyone falls out of the difference. Seeds are averaged.
+    """
+    if stage == "segmentation":
+        score = [np.mean([evaluation.dice(truth, one) for one in found], axis=0) for found in (full, arm)]
+        return evaluation.bootstrap(_dice_difference, groups, *score)
+    return evaluation.bootstrap(_classification_difference, groups, truth, np.column_stack(full), np.column_stack(arm))
+
+
+def _dice_difference(full: np.ndarray, arm: np.ndarray) -> dict[str, float]:
+    return {"dice": float(arm.mean()), "dice_difference": float((arm - full).mean())}
+
+
+def _classification_difference(labels: np.ndarray, full: np.ndarray, arm: np.ndarray) -> dict[str, float]:
+    scores, others = ([_two_scores(labels, column) for column in found.T] for found in (arm, full))
+    means, other_means = np.mean(scores, axis=0), np.mean(others, axis=0)
+    names = ("auroc", "balanced_accuracy")
+    differences = dict(zip((f"{name}_difference" for name in names), (means - other_means).tolist(), strict=True))
+    return dict(zip(names, means.tolist(), strict=True)) | differences
+
+
+def _two_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    """AUROC and balanced accuracy as in `classification_scores`, without the rest, which would take much longer."""
+    if not 0 < labels.mean() < 1:
+        return np.nan, np.nan
+    called = probabilities >= 0.5
+    recalls = [np.mean(called[labels == label] == label) for label in (0, 1)]
+    return roc_auc_score(labels, probabilities), float(np.mean(recalls))
+
+
+# -- course ----------------------------------------------------------------------------------------------------------
+
+TRAINING_CELLS = {"02_unet": "train_unet(", "04_cnn": "train_cnn("}
+
+
+def course(options: Options) -> dict:
+    """Seconds of `skinlib run` by lesson, and of the two cells that train, from a run into an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = [sys.executable, "-m", "skinlib", "run", "--out", str(out), "--seed", str(options.seed)]
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*command, *["--quick"] * options.quick], env={**os.environ, HEADLESS: "1"}, capture_output=True, text=True
+        )
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            raise CourseError(f"the course did not run: {said.removeprefix('skinlib: ')}")
+        return {"seconds": seconds} | course_seconds(out)
+
+
+def course_seconds(run_dir: Path) -> dict:
+    """Seconds by lesson, and of each lesson's cell that trains, as a run of the course has left them."""
+    lessons = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))["seconds"]
+    cells = {}
+    for lesson, call in TRAINING_CELLS.items():
+        notebook = nbformat.read(run_dir / "notebooks" / f"{lesson}.ipynb", as_version=4)
+        trains = [cell for cell in notebook.cells if cell.cell_type == "code" and call in cell.source]
+        cells[lesson] = sum(cell.metadata["papermill"]["duration"] for cell in trains)
+    return {"lessons": lessons, "training_cells": cells}

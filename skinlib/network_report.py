@@ -1,0 +1,246 @@
+"""Tells what `network_benchmark` measured: tables, figures, and their place in README and figures/ of a clone.
+
+A table is made from the JSON that is kept beside it, and from nothing else: README can only say what was measured.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from skinlib import plots
+from skinlib.evaluation import with_interval
+from skinlib.files import CourseError, write_json, write_text
+
+PROJECT = Path(__file__).resolve().parent.parent
+STORE = "figures/benchmarks"  # what README's tables are made from
+NEW_BLOCKS = "<!-- new benchmarks go above this line -->"
+DATA_NAMES = {
+    "synthetic": "the embedded data",
+    "isic2016": "ISIC 2016",
+    "isic2018": "ISIC 2018 Task 1",
+    "ham10000": "HAM10000",
+    "folder": "own pictures",
+}
+
+
+def stem(result: dict) -> str:
+    """The name of a result's file, and of its place in README: "segmentation_isic2018"."""
+    name = result["benchmark"] if result["benchmark"] == "course" else f"{result['benchmark']}_{result['dataset']}"
+    return f"{name}{'-quick' if result['quick'] else ''}"
+
+
+def picture(result: dict) -> str | None:
+    """The name of the figure that belongs to a result, if one does."""
+    kind = {"segmentation": "quality_against_cost", "ablation": "ablation"}.get(result["benchmark"])
+    return kind and f"{kind}_{result['dataset']}{'-quick' if result['quick'] else ''}.png"
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def as_text(result: dict) -> list[str]:
+    """The result as lines of Markdown whose columns also stand in line in a terminal."""
+    tell = {
+        "segmentation": _segmentation_text,
+        "classification": _classification_text,
+        "ablation": _ablation_text,
+        "course": _course_text,
+    }
+    return tell[result["benchmark"]](result)
+
+
+def _segmentation_text(result: dict) -> list[str]:
+    columns = [("mean Dice", "dice"), ("mean Jaccard", "jaccard"), ("thresholded Jaccard", "thresholded_jaccard")]
+    rows = [*result["rows"], *result["curve"]]
+    return [
+        f"**Segmentation**, {_where(result, result)}.",
+        "",
+        *_scored(rows, columns, "dice", len(result["seeds"])),
+        "",
+        *_notes(result, rows),
+    ]
+
+
+def _classification_text(result: dict) -> list[str]:
+    columns = [("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy"), ("accuracy", "accuracy")]
+    columns += [("average precision", "average_precision"), ("sensitivity", "sensitivity")]
+    columns += [("specificity", "specificity")]
+    return [
+        f"**Classification**, {_where(result, result)}. Images are cut by {result['cut_by']} ({result['variant']}).",
+        "",
+        *_scored(result["rows"], columns, "auroc", len(result["seeds"])),
+        "",
+        *_notes(result, result["rows"]),
+    ]
+
+
+def _scored(rows: Sequence[dict], columns: list[tuple[str, str]], main: str, seeds: int) -> list[str]:
+    """A table with a line per method: scores, the main one's range over seeds, costs."""
+    head = ["method", *(title for title, _ in columns)]
+    cells: list[Callable[[dict], str]] = [lambda row: row["method"]]
+    cells += [lambda row, name=name: with_interval(row[name]) for _, name in columns]
+    if seeds > 1:
+        head.append(f"{columns[0][0]} by seed")
+        cells.append(lambda row: _span(row["by_seed"][main]))
+    head += ["parameters", "MACs × views", "training", "images/s, training", "images/s, answering", "peak memory"]
+    cells += [
+        lambda row: _figure(row, "parameters", "{:,.0f}"),
+        lambda row: f"{row['macs'] / 1e6:,.0f} M × {row['views']:.0f}" if "macs" in row else "–",
+        lambda row: _figure(row, "training_s", "{:.0f} s"),
+        lambda row: _figure(row, "training_images_per_s", "{:.0f}"),
+        lambda row: _figure(row, "inference_images_per_s", "{:,.0f}"),
+        lambda row: _figure(row, "peak_bytes", "{:.2f} GB", 1e9),
+    ]
+    return _table(head, [[cell(row) for cell in cells] for row in rows])
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"{min(values):.3f}–{max(values):.3f}" if min(values) < max(values) else "–"
+
+
+def _figure(row: dict, name: str, form: str, unit: float = 1) -> str:
+    return "–" if row.get(name) is None else form.format(row[name] / unit)
+
+
+def _ablation_text(result: dict) -> list[str]:
+    lines = []
+    for stage, about in result["stages"].items():
+        scores = [("mean Dice", "dice")]
+        if stage == "classification":
+            scores = [("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy")]
+        head = ["recipe", *(f(name) for name, _ in scores for f in (str, "difference in {}".format)), "training"]
+        rows = []
+        for row in about["rows"]:
+            told = [row["arm"]]
+            for _, name in scores:
+                difference = "–" if row is about["rows"][0] else _signed(row[f"{name}_difference"])
+                told += [with_interval(row[name]), difference]
+            rows.append([*told, _figure(row, "training_s", "{:.0f} s") if row["epochs"] else "none of its own"])
+        cut = f" Images are cut by {about['cut_by']}." if "cut_by" in about else ""
+        lines += [
+            f"**One choice taken back at a time: {stage}**, {_where(result, about)}; {about['epochs']} epochs.{cut}",
+            "",
+            *_table(head, rows),
+            "",
+        ]
+    everything = [row for about in result["stages"].values() for row in about["rows"]]
+    return [*lines, *_notes(result, everything, "A difference is paired: both recipes on the same pictures.")]
+
+
+def _course_text(result: dict) -> list[str]:
+    rows = [
+        [
+            name,
+            f"{seconds:.0f} s",
+            f"{result['training_cells'][name]:.0f} s" if name in result["training_cells"] else "–",
+        ]
+        for name, seconds in result["lessons"].items()
+    ]
+    rows.append(
+        ["all, with the start", f"{result['seconds']:.0f} s", f"{sum(result['training_cells'].values()):.0f} s"]
+    )
+    lines = [
+        f"**The course itself**, on the embedded data, {result['cores']} CPU cores.",
+        "",
+        *_table(["lesson", "seconds", "of which its network trains"], rows),
+    ]
+    return [*lines, "", "quick: these figures mean nothing"] if result["quick"] else lines
+
+
+def _where(result: dict, about: dict) -> str:
+    images, name = about["images"], DATA_NAMES[result["dataset"]]
+    part = "the course's own parts" if result["dataset"] == "synthetic" else f"fold {result['fold']} of 5"
+    seeds = ", ".join(str(seed) for seed in result["seeds"])
+    return (
+        f"{name}, {part}: {images['train']:,} images to train, {images['validation']:,} to validate, "
+        f"{images['test']:,} ({about['test_lesions']:,} lesions) to test; {result['cores']} CPU cores; "
+        f"{'seed' if len(result['seeds']) == 1 else 'seeds'} {seeds}"
+    )
+
+
+def _notes(result: dict, rows: Sequence[dict], more: str = "") -> list[str]:
+    seeds = " Scores and costs are means over the seeds." if len(result["seeds"]) > 1 else ""
+    lines = [f"In brackets: 95 % intervals, by drawing lesions.{seeds} {more}".rstrip()]
+    kept = [row.get("method", row.get("arm")) for row in rows if row.get("kept")]
+    if kept:
+        lines += ["", f"Kept from before, not trained anew in this call: {', '.join(kept)}."]
+    if result["quick"]:
+        lines += ["", "quick: these figures mean nothing"]
+    return lines
+
+
+def _signed(quantity: dict) -> str:
+    if quantity["value"] is None:
+        return "not defined"
+    return f"{quantity['value']:+.3f} ({quantity['low']:+.3f} to {quantity['high']:+.3f})".replace("-", "−")
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return [
+        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+
+
+# -- figures ---------------------------------------------------------------------------------------------------------
+
+
+def draw(result: dict, folder: str | Path) -> Path | None:
+    """Draw the figure that belongs to a result into a folder, and say where it lies; None where none belongs."""
+    name = picture(result)
+    if name is None:
+        return None
+    path, data = Path(folder) / name, DATA_NAMES[result["dataset"]]
+    quick = " (quick: it means nothing)" if result["quick"] else ""
+    if result["benchmark"] == "segmentation":
+        title = f"Quality against cost: {data}, {result['images']['test']:,} test pictures{quick}"
+        plots.quality_against_cost(result["rows"], result["curve"], title, path)
+        return path
+    panels = []
+    for stage, about in result["stages"].items():
+        score, key = ("mean Dice", "dice") if stage == "segmentation" else ("AUROC", "auroc")
+        arms = [(row["arm"], row[f"{key}_difference"]) for row in about["rows"][1:]]
+        panels.append((f"{score}, {about['images']['test']:,} test pictures,", arms))
+    plots.differences(panels, f"One choice taken back at a time: {data}{quick}", path)
+    return path
+
+
+# -- README ----------------------------------------------------------------------------------------------------------
+
+
+def check_clone(project: Path) -> None:
+    """Raise CourseError where there is no clone of the course to write into."""
+    readme = project / "README.md"
+    if not (project / "notebooks").is_dir() or not readme.is_file():
+        raise CourseError(f"--write puts tables into a clone of the course, and {project} is none: leave it out")
+    if NEW_BLOCKS not in readme.read_text(encoding="utf-8"):
+        raise CourseError(f"{readme} has lost the line '{NEW_BLOCKS}', above which --write puts new tables")
+
+
+def readme_block(result: dict) -> str:
+    """What README shows of a result, between its two comments."""
+    lines = as_text(result)
+    name = picture(result)
+    if name:
+        what = "Mean Dice against cost" if result["benchmark"] == "segmentation" else "What each choice counts for"
+        lines = [*lines, "", f"![{what}, {DATA_NAMES[result['dataset']]}](figures/{name})"]
+    return "\n".join([f"<!-- benchmark:{stem(result)} -->", "", *lines, "", "<!-- /benchmark -->"])
+
+
+def readme_blocks(text: str) -> dict[str, str]:
+    """The blocks that a README holds, by their names."""
+    found = re.finditer(r"<!-- benchmark:(\S+) -->.*?<!-- /benchmark -->", text, re.DOTALL)
+    return {match.group(1): match.group(0) for match in found}
+
+
+def write(result: dict, project: Path) -> list[Path]:
+    """Put a result's JSON, figure and table where the repository keeps them; returns the files."""
+    check_clone(project)
+    store, readme = project / STORE / f"{stem(result)}.json", project / "README.md"
+    write_json(store, result)
+    figure = draw(result, project / "figures")
+    text, block = readme.read_text(encoding="utf-8"), readme_block(result)
+    old = readme_blocks(text).get(stem(result))
+    write_text(readme, text.replace(old, block) if old else text.replace(NEW_BLOCKS, f"{block}\n\n{NEW_BLOCKS}", 1))
+    return [readme, store, *([figure] if figure else [])]

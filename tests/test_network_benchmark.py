@@ -1,0 +1,349 @@
+"""The benchmarks of the networks: what they count, which images they test, what they keep, and what README shows."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pytest
+
+from skinlib import benchmark, cnn, network_benchmark, network_report, plain, segmentation, synthetic, trial, unet
+from skinlib.__main__ import main
+from skinlib.dataset import folds, from_synthetic, groups_on_both_sides
+from skinlib.files import CourseError
+from skinlib.quiet import keras
+from tools import links
+
+layers = keras.layers
+
+
+# -- the plain recipe, and what a network costs ----------------------------------------------------------------------
+
+
+def test_operations_by_hand():
+    inputs = keras.Input((8, 6, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same")(inputs)  # 4×3 positions, 3·3·3·4 weights
+    x = layers.BatchNormalization()(x)
+    x = layers.DepthwiseConv2D(3, padding="same")(x)  # 4×3 positions, 3·3·4 weights
+    x = layers.Flatten()(x)  # 48
+    x = layers.Dense(5)(x)
+    model = keras.Model(inputs, x)
+    assert trial.count_macs(model) == 12 * 108 + 12 * 36 + 48 * 5
+    nested = keras.Sequential([keras.Input((8, 6, 3)), model, layers.Dense(2)])
+    assert trial.count_macs(nested) == trial.count_macs(model) + 10
+    with pytest.raises(ValueError, match="cannot be counted"):
+        trial.count_macs(keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2DTranspose(2, 2)]))
+
+
+def test_the_plain_recipe_is_the_one_that_was_measured():
+    segmenter, classifier = plain.build_unet(), plain.build_cnn()
+    assert segmenter.count_params() == 118_273
+    assert sum(isinstance(layer, layers.Conv2D) for layer in segmenter.layers) == 11  # two a level, and the last
+    assert classifier.count_params() == 896 + 18_496 + 73_856 + (22 * 22 * 128 + 1) * 128 + 129 * 2
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 180, 180, 3)).astype(np.uint8)
+    masks, answers = plain.predict(segmenter, pictures[:, :128, :128], 2), plain.predict(classifier, pictures)
+    assert masks.shape == (3, 128, 128) and answers.shape == (3,)
+    assert min(masks.min(), answers.min()) >= 0 and max(masks.max(), answers.max()) <= 1
+    for model in (segmenter, classifier):
+        assert not any(isinstance(layer, layers.BatchNormalization) for layer in model.layers)
+
+
+# -- the data --------------------------------------------------------------------------------------------------------
+
+
+def test_every_image_is_tested_in_one_fold_and_no_group_crosses(small_data):
+    tested = np.zeros(len(small_data), int)
+    for fold in range(5):
+        split = folds(small_data, fold)
+        assert groups_on_both_sides(split.groups, split.parts) == 0
+        assert set(split.parts) == {"train", "validation", "test"}
+        assert (split.parts == folds(small_data, fold).parts).all()
+        tested += split.parts == "test"
+        # A group's own name decides: fewer images move no other.
+        some = np.arange(0, len(small_data), 2)
+        assert (folds(small_data.select(some), fold).parts == split.parts[some]).all()
+    assert (tested == 1).all()
+    with pytest.raises(CourseError, match="numbered 0 to 4"):
+        folds(small_data, 5)
+    with pytest.raises(CourseError, match="too few"):
+        folds(small_data.select(np.arange(2)), 0)
+
+
+# -- end to end ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Few images, trained in this process, with two arms; returns the jobs that were trained."""
+    made = from_synthetic(synthetic.generate(60, 64))
+    chosen = [
+        np.flatnonzero((made.parts == part) & (made.labels == label)) for part in set(made.parts) for label in (0, 1)
+    ]
+    data = made.select(np.sort(np.concatenate([places[:4] for places in chosen])))
+    trained = []
+
+    def here(job, file):
+        trained.append(job)
+        trial.do(job, file)
+
+    monkeypatch.setattr(trial, "load", lambda *given: data)
+    monkeypatch.setattr(network_benchmark.evaluation, "BOOTSTRAPS", 50)
+    monkeypatch.setattr(trial, "in_a_process", here)
+    monkeypatch.setattr(segmentation, "CROP_VARIANTS", ("crop with margin", "whole image"))
+    monkeypatch.setattr(unet, "RECIPE", unet.RECIPE._replace(filters=(4, 8)))  # small, for speed
+    monkeypatch.setattr(cnn, "RECIPE", cnn.RECIPE._replace(filters=(4, 8)))
+    views = {"one view": {"views": 1}}
+    monkeypatch.setattr(unet, "KNOBS", {"half the filters": {"filters": (2, 4)}, **views})
+    monkeypatch.setattr(cnn, "KNOBS", {"no class weights": {"class_weights": False}, **views})
+    return SimpleNamespace(data=data, trained=trained)
+
+
+def called(arguments, out, capsys):
+    assert main(["benchmark", *arguments, "--out", str(out), "--quick"]) == 0
+    printed = capsys.readouterr().out
+    assert "these figures mean nothing" in printed
+    return printed, json.loads(next(out.glob(f"{arguments[0]}*.json")).read_text())
+
+
+def test_segmentation_then_classification(quick, tmp_path, capsys):
+    printed, result = called(["segmentation", "--seeds", "2", "--seconds", "1"], tmp_path, capsys)
+    assert [row["method"] for row in result["rows"]] == ["Otsu's threshold", "plain U-Net", "our U-Net"]
+    assert result["images"]["test"] == (quick.data.parts == "test").sum()
+    assert [(job.recipe is None, job.seed, job.seconds) for job in quick.trained] == [
+        (True, 0, None), (True, 1, None), (False, 0, None), (False, 1, None), (False, 0, 1),
+    ]  # fmt: skip
+    for row in [*result["rows"], *result["curve"]]:
+        assert row["method"] in printed
+        for name in ("dice", "jaccard", "thresholded_jaccard"):
+            assert 0 <= row[name]["low"] <= row[name]["value"] <= row[name]["high"] <= 1
+            assert row[name]["value"] == pytest.approx(np.mean(row["by_seed"][name]), abs=1e-5)
+    plain_row, ours = result["rows"][1:]
+    assert plain_row["parameters"] == 118_273 and ours["parameters"] == unet.build_unet(unet.RECIPE).count_params()
+    assert plain_row["macs"] == 128**2 * 11_968 + 64**2 * 50_688 + 32**2 * 55_296 and plain_row["views"] == 1
+    assert (tmp_path / "quality_against_cost_synthetic-quick.png").stat().st_size > 10_000
+    # Otsu's row, by hand.
+    test = quick.data.part("test")
+    masks = network_benchmark.resize_masks(test.masks, 128)
+    images = network_benchmark.resize_images(test.images, 128)
+    by_hand = [
+        network_benchmark.evaluation.dice(mask, segmentation.otsu_mask(image))
+        for mask, image in zip(masks, images, strict=True)
+    ]
+    assert result["rows"][0]["dice"]["value"] == pytest.approx(np.mean(by_hand), abs=1e-5)
+
+    # The classification cuts with our U-Net, as it was kept, and trains none again.
+    quick.trained.clear()
+    printed, result = called(["classification", "--variants"], tmp_path, capsys)
+    assert {job.stage for job in quick.trained} == {"classification"}
+    assert [job.variant for job in quick.trained] == ["crop with margin", *segmentation.CROP_VARIANTS]
+    benign, plain_row, *ours = result["rows"]
+    assert benign["auroc"]["value"] == benign["balanced_accuracy"]["value"] == 0.5
+    assert benign["accuracy"]["value"] == pytest.approx((test.labels == 0).mean())
+    assert "parameters" not in benign and plain_row["parameters"] > 5_000_000 and len(ours) == 2
+    assert "our U-Net, trained on the same train part" in printed
+    assert (tmp_path / "models" / unet.UNET_FILE).is_file()
+
+
+def test_an_interrupted_ablation_goes_on(quick, tmp_path, monkeypatch, capsys):
+    train = trial.in_a_process
+
+    def interrupted(job, file):
+        if job.stage == "classification":
+            raise KeyboardInterrupt
+        train(job, file)
+
+    monkeypatch.setattr(trial, "in_a_process", interrupted)
+    assert main(["benchmark", "ablation", "--out", str(tmp_path), "--quick"]) == 130
+    assert "goes on" in capsys.readouterr().err
+    arms = [(job.stage, job.model is None) for job in quick.trained]
+    assert arms == [("segmentation", True), ("segmentation", True), ("segmentation", False)]
+
+    quick.trained.clear()
+    monkeypatch.setattr(trial, "in_a_process", train)
+    printed, result = called(["ablation"], tmp_path, capsys)
+    assert [(job.stage, job.model is None) for job in quick.trained] == [
+        ("classification", True), ("classification", True), ("classification", False),
+    ]  # fmt: skip
+    assert "Kept from before, not trained anew in this call: full recipe, half the filters, one view." in printed
+    for about in result["stages"].values():
+        full, _, views = about["rows"]
+        score = "dice_difference" if "dice" in full else "auroc_difference"
+        assert set(full[score].values()) == {0.0}
+        assert full["epochs"] == 1 and views["epochs"] == 0
+    assert (tmp_path / "ablation_synthetic-quick.png").stat().st_size > 10_000
+
+    quick.trained.clear()
+    again = called(["ablation"], tmp_path, capsys)[1]
+    assert quick.trained == []
+    assert all(row["kept"] for about in again["stages"].values() for row in about["rows"])
+
+
+def test_what_a_result_is_of(quick, tmp_path):
+    job = trial.Job("segmentation", unet.RECIPE._asdict(), 0, 1, "synthetic", str(tmp_path), 0, True)
+    first = trial.identity(job, quick.data, None)
+    assert first == json.loads(json.dumps(first))
+    assert trial.identity(job._replace(data_dir="elsewhere"), quick.data, None) == first
+    others = [
+        trial.identity(job._replace(seed=1), quick.data, None),
+        trial.identity(job._replace(epochs=2), quick.data, None),
+        trial.identity(job._replace(recipe=unet.RECIPE._replace(views=1)._asdict()), quick.data, None),
+        trial.identity(job, quick.data.select(np.arange(3)), None),
+        trial.identity(job, quick.data, quick.data.masks),
+    ]
+    assert all(other != first for other in others)
+
+
+def test_a_training_in_its_own_process_and_one_that_fails(tmp_path, monkeypatch):
+    job = trial.Job("segmentation", None, 0, 1, "isic2018", str(tmp_path / "nowhere"), 0, True)
+    with pytest.raises(CourseError, match=r"training for the segmentation failed: .*nowhere does not exist"):
+        trial.in_a_process(job, tmp_path / "a.npz")
+    assert not (tmp_path / "a.npz").exists()
+    dies = lambda *given, **more: SimpleNamespace(returncode=-9, stderr="")  # noqa: E731
+    monkeypatch.setattr(trial.subprocess, "run", dies)
+    with pytest.raises(CourseError, match=r"killed \(signal 9\)"):
+        trial.in_a_process(job, tmp_path / "a.npz")
+    peak = trial.peak_bytes()
+    assert peak is None if sys.platform != "linux" else 50e6 < peak < 50e9
+
+
+def test_differences_are_paired_and_by_lesion(monkeypatch):
+    monkeypatch.setattr(network_benchmark.evaluation, "BOOTSTRAPS", 200)
+    groups = np.array(["a", "a", "b", "c"])
+    truth = np.zeros((4, 4, 4), bool)
+    truth[:, :2] = True
+    half = truth.copy()
+    half[:, 1] = False  # Dice 2·4 / (8 + 4) = 2/3, for every image
+    found = network_benchmark.paired("segmentation", truth, [truth], [half], groups)
+    assert found["dice"] == pytest.approx((2 / 3,) * 3)
+    assert found["dice_difference"] == pytest.approx((-1 / 3,) * 3)  # the same everywhere: no width
+    # One seed of two is right: half of the difference. One lesion differs: from no to all of the draw.
+    found = network_benchmark.paired("segmentation", truth, [truth, truth], [truth, half], groups)
+    assert found["dice_difference"].value == pytest.approx(-1 / 6)
+    one = truth.copy()
+    one[3] = half[3]
+    value, low, high = network_benchmark.paired("segmentation", truth, [truth], [one], groups)["dice_difference"]
+    assert value == pytest.approx(-1 / 12) and low < value and high == 0
+
+    labels = np.array([0, 0, 1, 1])
+    right, wrong = np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.9, 0.8, 0.2, 0.1])
+    found = network_benchmark.paired("classification", labels, [right], [wrong], np.arange(4).astype(str))
+    assert found["auroc"].value == 0 and found["auroc_difference"] == (-1, -1, -1)
+    found = network_benchmark.paired("classification", labels, [right, right], [right, wrong], np.arange(4).astype(str))
+    assert found["auroc_difference"].value == found["balanced_accuracy_difference"].value == -0.5
+
+
+def test_course_reads_the_seconds_of_a_run(tmp_path, monkeypatch, capsys):
+    def ran(command, **more):
+        out = network_benchmark.Path(command[command.index("--out") + 1])
+        (out / "notebooks").mkdir(parents=True)
+        (out / "metrics.json").write_text(json.dumps({"seconds": {"01_data": 9, "02_unet": 80.2, "04_cnn": 75}}))
+        for name, call, spent in (("02_unet", "train_unet(data)", 70.4), ("04_cnn", "cnn.train_cnn(crops)", 60)):
+            cells = [nbformat.v4.new_code_cell("import train_unet"), nbformat.v4.new_code_cell(call)]
+            for cell in cells:
+                cell.metadata["papermill"] = {"duration": spent}
+            nbformat.write(nbformat.v4.new_notebook(cells=cells), out / "notebooks" / f"{name}.ipynb")
+        assert "--quick" in command
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(network_benchmark.subprocess, "run", ran)
+    printed, result = called(["course"], tmp_path, capsys)
+    assert result["training_cells"] == {"02_unet": 70.4, "04_cnn": 60}
+    assert "| 02_unet             | 80 s" in printed and "| 70 s " in printed
+    fails = lambda *given, **more: SimpleNamespace(returncode=1, stderr="x\nskinlib: lesson 02 failed\n")  # noqa: E731
+    monkeypatch.setattr(network_benchmark.subprocess, "run", fails)
+    assert main(["benchmark", "course", "--out", str(tmp_path / "x")]) == 1
+    assert capsys.readouterr().err == "skinlib: the course did not run: lesson 02 failed\n"
+
+
+# -- README ----------------------------------------------------------------------------------------------------------
+
+
+def test_readme_shows_what_was_measured_and_nothing_else():
+    blocks = network_report.readme_blocks((links.PROJECT / "README.md").read_text(encoding="utf-8"))
+    results = [
+        json.loads(path.read_text(encoding="utf-8")) for path in (links.PROJECT / network_report.STORE).glob("*")
+    ]
+    assert blocks == {network_report.stem(result): network_report.readme_block(result) for result in results}
+    for result in results:
+        name = network_report.picture(result)
+        assert not result["quick"] and (name is None or (links.PROJECT / "figures" / name).is_file())
+    network_report.check_clone(links.PROJECT)  # the place for new ones is there
+
+
+def course_result(seconds):
+    about = {"benchmark": "course", "quick": False, "dataset": "synthetic", "cores": 2, "seeds": [0]}
+    return about | {"seconds": seconds, "lessons": {"02_unet": seconds}, "training_cells": {"02_unet": seconds / 2}}
+
+
+def test_write_puts_a_table_in_its_place_and_replaces_it(tmp_path):
+    with pytest.raises(CourseError, match="is none: leave it out"):
+        network_report.write(course_result(100), tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n")
+    with pytest.raises(CourseError, match="has lost the line"):
+        network_report.write(course_result(100), tmp_path)
+    readme.write_text(f"before\n\n{network_report.NEW_BLOCKS}\n\nafter\n")
+    for seconds in (100, 200):
+        network_report.write(course_result(seconds), tmp_path)
+        text = readme.read_text()
+        assert f"{seconds} s" in text and text.count("benchmark:course") == 1
+        assert text.startswith("before\n\n<!-- benchmark:course -->\n\n**The course itself**")
+        assert text.endswith(f"<!-- /benchmark -->\n\n{network_report.NEW_BLOCKS}\n\nafter\n")
+    kept = json.loads((tmp_path / network_report.STORE / "course.json").read_text())
+    assert network_report.readme_blocks(text) == {"course": network_report.readme_block(kept)}
+
+
+# -- what does not go together ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("generator --seeds 3", "--seeds goes with the benchmarks segmentation, classification, ablation"),
+        ("leak --dataset isic2018", "--dataset goes with"),
+        ("segmentation --variants", "--variants goes with the benchmarks classification, not with segmentation"),
+        ("classification --seconds 30", "--seconds goes with"),
+        ("classification --stage segmentation", "--stage goes with"),
+        ("segmentation --models x", "--models goes with"),
+        ("ablation --stage features", "there is no stage 'features'"),
+        ("ablation --stage segmentation --models x", "--stage classification"),
+        ("segmentation --seeds 0", "counted from 1"),
+        ("segmentation --epochs 0", "counted from 1"),
+        ("segmentation --seconds 30 0", "counted from 1"),
+        ("segmentation --fold 1", "--fold is for real data"),
+        ("segmentation --dataset isic2018 --fold 5 --data-dir x", "numbered 0 to 4"),
+        ("classification --models x", "there is no unet_model_lightweight.keras in x"),
+        ("segmentation --dataset isic2018", "--data-dir"),
+        ("segmentation --dataset isic2018 --data-dir nowhere", "nowhere does not exist"),
+        ("segmentation --dataset isic2081 --data-dir nowhere", "there is no data set 'isic2081'"),
+        ("segmentation --quick --write", "mean nothing"),
+        ("course --data-dir x", "embedded data"),
+        ("course --epochs 3", "--epochs goes with"),
+        ("transfer --write", "--write goes with"),
+    ],
+)
+def test_what_does_not_go_together_costs_no_time(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trial, "in_a_process", None)
+    monkeypatch.setattr(benchmark, "generator", None)
+    assert main(["benchmark", *arguments.split()]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("skinlib: ") and words in error and len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_outside_a_clone_is_refused_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(network_benchmark, "PROJECT", tmp_path)
+    monkeypatch.setattr(trial, "load", None)
+    assert main(["benchmark", "segmentation", "--write", "--out", str(tmp_path / "out")]) == 1
+    assert "is none: leave it out" in capsys.readouterr().err
+
+
+def test_real_ham10000_without_masks(real_ham10000, tmp_path, capsys):
+    arguments = ["--dataset", "ham10000", "--data-dir", str(real_ham10000), "--out", str(tmp_path)]
+    assert main(["benchmark", "segmentation", *arguments]) == 1
+    assert "HAM10000_segmentations_lesion_tschandl" in capsys.readouterr().err
+    assert main(["benchmark", "classification", "--variants", "--quick", *arguments]) == 1
+    assert "name one with --models" in capsys.readouterr().err
