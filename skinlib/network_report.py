@@ -118,7 +118,7 @@ def _ablation_text(result: dict) -> list[str]:
             rows.append([*told, _figure(row, "training_s", "{:.0f} s") if row["epochs"] else "none of its own"])
         cut = f" Images are cut by {about['cut_by']}." if "cut_by" in about else ""
         lines += [
-            f"**One choice taken back at a time: {stage}**, {_where(result, about)}; {about['epochs']} epochs.{cut}",
+            f"**One choice taken back at a time: {stage}**, {_where(result, about)}; epochs: {about['epochs']}.{cut}",
             "",
             *_table(head, rows),
             "",

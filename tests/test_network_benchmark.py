@@ -142,7 +142,14 @@ def test_segmentation_then_classification(quick, tmp_path, capsys):
     assert benign["accuracy"]["value"] == pytest.approx((test.labels == 0).mean())
     assert "parameters" not in benign and plain_row["parameters"] > 5_000_000 and len(ours) == 2
     assert "our U-Net, trained on the same train part" in printed
-    assert (tmp_path / "models" / unet.UNET_FILE).is_file()
+
+    # The kept U-Net cuts for others as well; where there are neither masks nor a U-Net, nobody cuts.
+    quick.trained.clear()
+    options = network_benchmark.Options("classification", out=tmp_path, models=tmp_path / "models")
+    cut = network_benchmark._cut(network_benchmark.Bench(options, quick.data, False), 1)
+    assert cut.masks.shape == quick.data.masks.shape and "may have met" in cut.by
+    unmasked = network_benchmark.Bench(options._replace(models=None), quick.data, False)
+    assert network_benchmark._cut(unmasked, 1) == network_benchmark.NOT_CUT and not quick.trained
 
 
 def test_an_interrupted_ablation_goes_on(quick, tmp_path, monkeypatch, capsys):
