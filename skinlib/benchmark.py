@@ -21,7 +21,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skinlib import (
-    annotators, cnn, data_benchmark, evaluation, inference_benchmark, network_benchmark, segmentation, synthetic, unet,
+    annotators,
+    cnn,
+    data_benchmark,
+    evaluation,
+    inference_benchmark,
+    network_benchmark,
+    segmentation,
+    synthetic,
+    unet,
 )  # fmt: skip
 from skinlib.dataset import LesionDataset, from_synthetic, load_dataset, resize_images, resize_masks
 from skinlib.evaluation import Measured, with_interval
@@ -222,7 +230,8 @@ def _classifier_transfer(real: LesionDataset, painted_unet: keras.Model, setting
     table = pd.DataFrame({"part": painted.parts, "label": painted.labels})
     seed_everything(seed)
     start = time.perf_counter()
-    model, _ = cnn.train_cnn(segmentation.crop_lesions(painted.images, painted.masks), table, setting.cnn_epochs, seed)
+    crops = segmentation.crop_lesions(painted.images, painted.masks)
+    model, _ = cnn.train_cnn(crops, table, setting.cnn_epochs, seed, unet=painted_unet)
     seconds = time.perf_counter() - start
     found = segmentation.masks_from_probabilities(
         unet.predict_masks(painted_unet, labelled.images), labelled.images.shape[1]

@@ -136,14 +136,15 @@ def _seeds(options: Options) -> range:
 
 
 class Cut(NamedTuple):
-    """The masks by which all images are cut, bool (n, s, s), the file that holds them, and whose they are."""
+    """The masks by which all images are cut, bool (n, s, s), the file that holds them, the U-Net's, and whose it is."""
 
     masks: np.ndarray | None
     file: Path | None
+    unet: Path | None
     by: str
 
 
-NOT_CUT = Cut(None, None, "nobody: whole images, since there are no masks to learn from")
+NOT_CUT = Cut(None, None, None, "nobody: whole images, since there are no masks to learn from")
 
 
 class Bench(NamedTuple):
@@ -169,7 +170,8 @@ class Bench(NamedTuple):
         for place, seed in enumerate(_seeds(options) if seeds is None else seeds):
             job = trial.Job(
                 stage, recipe, seed, epochs, options.dataset, str(_data_dir(options)), options.fold, options.quick,
-                self.masks_needed, seconds, str(models[place]) if models else None, cut.file and str(cut.file), variant,
+                self.masks_needed, seconds, str(models[place]) if models else None, cut.file and str(cut.file),
+                cut.unet and str(cut.unet) if recipe else None, variant,
             )  # fmt: skip
             results.append(trial.run(job, self.data, options.out, cut.masks))
         return results
@@ -310,12 +312,12 @@ def _cut(bench: Bench, epochs: int) -> Cut:
         _keep_model(result, options.out)
     else:
         return NOT_CUT
-    probabilities = trial.predict_masks(open_model(file), bench.data.images, unet.RECIPE)
+    probabilities = unet.predict_masks(open_model(file), bench.data.images)
     masks = segmentation.masks_from_probabilities(probabilities, bench.data.images.shape[1])
     kept = Path(options.out) / "trials" / f"masks-{digest(masks)}.npz"
     with written_whole(kept) as unfinished:
         np.savez_compressed(unfinished, masks=masks)
-    return Cut(masks, kept, by)
+    return Cut(masks, kept, file, by)
 
 
 def _classification_row(method: str, labels: np.ndarray, found: list, groups: np.ndarray, cost: dict) -> dict:

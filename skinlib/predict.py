@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from skinlib.cnn import CNN_FILE, predict_labels
+from skinlib.cnn import RECIPE as CNN_RECIPE
 from skinlib.dataset import WORKING_SIZE, resize_image, resize_mask
 from skinlib.files import CourseError, list_images, read_image, write_image, write_text
 from skinlib.pixels import in_parallel
@@ -19,13 +20,14 @@ from skinlib.progress import progress
 from skinlib.quiet import keras
 from skinlib.segmentation import crop_lesion, masks_from_probabilities
 from skinlib.training import open_model
+from skinlib.unet import RECIPE as UNET_RECIPE
 from skinlib.unet import UNET_FILE, predict_masks
 
 RESULTS_FILE = "to_predict_results.csv"
 COLUMNS = (
     "image", "status", "label", "malignant_probability", "confidence", "tag", "lesion_area_fraction", "message",
 )  # fmt: skip
-VIEWS = (1, 4)  # how many views of a picture the U-Net and the CNN are asked about
+VIEWS = (UNET_RECIPE.views, CNN_RECIPE.views)  # of each picture, which the U-Net and the CNN are asked about
 BATCH = 32  # pictures that go through the networks together
 LARGE = 3 * 2_000_000  # values; a larger picture is not kept for its overlay but read again, or memory would fill
 TINT = np.array([255, 210, 0], np.float32)  # yellow, told from skin by everyone

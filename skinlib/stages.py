@@ -104,15 +104,22 @@ def keep_cnn(
 
 
 def ready_cnn(
-    crops: np.ndarray, table: pd.DataFrame, dataset: str, run_dir: str | Path, seed: int, quick: bool
+    crops: np.ndarray,
+    table: pd.DataFrame,
+    segmenter: keras.Model,
+    dataset: str,
+    run_dir: str | Path,
+    seed: int,
+    quick: bool,
 ) -> keras.Model:
-    """Lesson 04's CNN for these crops: loaded, or trained now (about a minute on the embedded data)."""
+    """Lesson 04's CNN for these crops: loaded, or trained now, starting from the U-Net that has cut them."""
     stored = load_model(model_path(run_dir, cnn.CNN_FILE), _cnn_identity(crops, table, seed, quick))
     start = time.perf_counter()
     if stored is None:
         seed_everything(seed)
         checkpoint = checkpoint_path(run_dir, cnn.CNN_FILE)
-        stored = cnn.train_cnn(crops, table, cnn.default_epochs(dataset, quick), seed, checkpoint=checkpoint)
+        epochs = cnn.default_epochs(dataset, quick)
+        stored = cnn.train_cnn(crops, table, epochs, seed, checkpoint=checkpoint, unet=segmenter)
         keep_cnn(*stored, crops, table, run_dir, seed, quick)
         detail = (
             f"Lesson 04 had left none for these crops, so it was trained now, in {time.perf_counter() - start:.0f} s."

@@ -7,7 +7,6 @@ python -m skinlib.trial JOB FILE    (a `Job` as JSON, and the .npz to write)
 """
 
 import hashlib
-import inspect
 import json
 import os
 import re
@@ -39,6 +38,7 @@ class Job(NamedTuple):
     seconds     a limit on the training, or None
     model       a .keras file: answer with that model instead of training one
     masks       classification: an .npz with the masks by which all images are cut; None: whole images
+    unet        classification: the .keras file of the U-Net whose encoder ours starts from; None: from random weights
     variant     classification: one of `segmentation.CROP_VARIANTS`
     dataset, data_dir, fold, quick, masks_needed    the data, as in `load`
     """
@@ -55,6 +55,7 @@ class Job(NamedTuple):
     seconds: float | None = None
     model: str | None = None
     masks: str | None = None
+    unet: str | None = None
     variant: str = "crop with margin"
 
 
@@ -119,13 +120,14 @@ def run(job: Job, data: LesionDataset, out: str | Path, masks: np.ndarray | None
 def identity(job: Job, data: LesionDataset, masks: np.ndarray | None) -> dict:
     """Everything that a result depends on, as JSON holds it: recipe, seed, epochs, data, versions and code."""
     network = "plain.py" if job.recipe is None else "unet.py" if job.stage == "segmentation" else "cnn.py"
-    names = (network, "training.py", "segmentation.py", "trial.py")
+    names = (network, "blocks.py", "training.py", "segmentation.py", "trial.py")
     code = b"".join((Path(__file__).parent / name).read_bytes() for name in names)
     made_from = {
         **job._asdict(),
         "data_dir": None,  # the content counts, not where it lies
         "model": job.model and Path(job.model).name,
         "masks": None if masks is None else digest(masks),
+        "unet": job.unet and digest(*training.open_model(job.unet).get_weights()),
         "data": data.identity,
         "versions": {"skinlib": __version__} | {name: version(name) for name in ("keras", "tensorflow", "numpy")},
         "code": hashlib.blake2b(code, digest_size=8).hexdigest(),
@@ -181,7 +183,7 @@ def _segmentation(job: Job, data: LesionDataset, _: None) -> tuple[keras.Model, 
     else:
         recipe = unet.Recipe(**_as_tuples(job.recipe))
         train = partial(unet.train_unet, *given, recipe=recipe, seconds=job.seconds)
-        predict, views = partial(predict_masks, recipe=recipe), recipe.views
+        predict, views = partial(unet.predict_masks, views=recipe.views), recipe.views
     model, probabilities, cost = _measured(job, train, predict, images, int((known.parts == "train").sum()))
     found = segmentation.masks_from_probabilities(probabilities, unet.UNET_SIZE)
     return model, found, cost | {"views": views}
@@ -199,8 +201,9 @@ def _classification(job: Job, data: LesionDataset, masks: np.ndarray | None) -> 
         train, predict, views = partial(plain.train_cnn, *given), plain.predict, 1
     else:
         recipe = cnn.Recipe(**_as_tuples(job.recipe))
-        train = partial(cnn.train_cnn, *given, recipe=recipe, seconds=job.seconds)
-        predict, views = partial(predict_labels, recipe=recipe), recipe.views
+        start = training.open_model(job.unet) if job.unet else None
+        train = partial(cnn.train_cnn, *given, recipe=recipe, seconds=job.seconds, unet=start)
+        predict, views = partial(cnn.predict_labels, views=recipe.views), recipe.views
     model, found, cost = _measured(job, train, predict, crops[labelled & test], int((table["part"] == "train").sum()))
     return model, found, cost | {"views": views}
 
@@ -225,20 +228,6 @@ def _measured(
         "peak_bytes": peak,
     }
     return model, found, cost
-
-
-def predict_masks(model: keras.Model, images: np.ndarray, recipe: unet.Recipe) -> np.ndarray:
-    """`unet.predict_masks` with as many views as the recipe says."""
-    return unet.predict_masks(model, images, **_views(unet.predict_masks, recipe))
-
-
-def predict_labels(model: keras.Model, crops: np.ndarray, recipe: cnn.Recipe) -> np.ndarray:
-    """`cnn.predict_labels` with as many views as the recipe says."""
-    return cnn.predict_labels(model, crops, **_views(cnn.predict_labels, recipe))
-
-
-def _views(predict: Callable, recipe: unet.Recipe | cnn.Recipe) -> dict[str, int]:
-    return {"views": recipe.views} if "views" in inspect.signature(predict).parameters else {}
 
 
 def _as_tuples(recipe: dict) -> dict:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skinlib.blocks import convolution, encoder
 from skinlib.dataset import LesionDataset, resize_images, resize_masks
 from skinlib.files import CourseError
 from skinlib.inference import answers
@@ -29,8 +30,7 @@ class Recipe(NamedTuple):
     turns: bool = True  # training pictures are turned and mirrored
     changes: float = 1.0  # how far training pictures are shifted, zoomed and recoloured
     cosine_schedule: bool = True  # the step size climbs and falls, or stays
-    painted: int = 0  # painted pictures to learn from first; 0: none
-    views: int = 8  # turns and mirror images of a picture over which its answer is averaged
+    views: int = 4  # turns and mirror images of a picture over which its answer is averaged
 
 
 RECIPE = Recipe()
@@ -50,7 +50,7 @@ KNOBS = {
 
 def default_epochs(dataset: str, quick: bool) -> int:
     """How long lesson 02 trains: the painted pictures are learned sooner than the many kinds of real photographs."""
-    return 4 if quick else 14 if dataset == "synthetic" else 40
+    return 4 if quick else 30 if dataset == "synthetic" else 64
 
 
 def build_unet(recipe: Recipe = RECIPE) -> keras.Model:
@@ -62,18 +62,10 @@ def build_unet(recipe: Recipe = RECIPE) -> keras.Model:
     """
     filters, normalise = recipe.filters, recipe.batch_normalisation
     inputs = keras.Input((UNET_SIZE, UNET_SIZE, 3), name="image")
-    x = layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_to_one")(inputs)
 
-    # Encoder: each level sees half the width and more filters; its result is kept for the way back.
-    skips = []
-    for level, width in enumerate(filters):
-        strides, size = (recipe.stem_stride, recipe.stem_stride + 1) if level == 0 else (2, 3)
-        x = _convolution(x, width, f"encoder{level}_down", normalise, strides, size)
-        x = _convolution(x, width, f"encoder{level}", normalise)
-        skips.append(x)
-
-    # Bottleneck: the last level, which sees the whole lesion at once.
-    x = _convolution(x, filters[-1], "bottleneck", normalise)
+    # Encoder: each level sees half the width and more filters; its result is kept for the way back. The last is the
+    # bottleneck, which sees the whole lesion at once.
+    *skips, x = encoder(inputs, filters, recipe.stem_stride, normalise)
 
     # Decoder, with skip connections: enlarge, add the encoder's sharper view, and merge.
     for level, width in reversed(list(enumerate(filters[:-1]))):
@@ -81,23 +73,13 @@ def build_unet(recipe: Recipe = RECIPE) -> keras.Model:
         x = layers.UpSampling2D(interpolation="bilinear", name=f"decoder{level}_up")(x)
         if recipe.skip_connections:
             x = layers.Add(name=f"decoder{level}_skip")([x, skips[level]])
-        x = _convolution(x, width, f"decoder{level}a", normalise)
-        x = _convolution(x, width, f"decoder{level}b", normalise)
+        x = convolution(x, width, f"decoder{level}a", normalise)
+        x = convolution(x, width, f"decoder{level}b", normalise)
 
     x = layers.Conv2D(1, 1, name="lesion_score")(x)
     x = layers.UpSampling2D(recipe.stem_stride, interpolation="bilinear", name="full_size")(x)
     outputs = layers.Activation("sigmoid", name="lesion_probability")(x)
     return keras.Model(inputs, outputs, name="unet")
-
-
-def _convolution(
-    x: keras.KerasTensor, width: int, name: str, normalise: bool, strides: int = 1, size: int = 3
-) -> keras.KerasTensor:
-    """Convolution (3×3), batch normalisation, ReLU. The bias is left to the normalisation."""
-    x = layers.Conv2D(width, size, strides=strides, padding="same", use_bias=not normalise, name=name)(x)
-    if normalise:
-        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
 
 
 def soft_dice_loss(masks, probabilities):
@@ -150,7 +132,9 @@ def train_unet(
     return model, history
 
 
-def predict_masks(model: keras.Model, images: np.ndarray, batch_size: int = 32, views: int = 1) -> np.ndarray:
+def predict_masks(
+    model: keras.Model, images: np.ndarray, batch_size: int = 32, views: int = RECIPE.views
+) -> np.ndarray:
     """Lesion probability per pixel: uint8 RGB (n, h, w, 3) of any size to float32 (n, 128, 128) in 0–1.
 
     views    1, or the mean over 2, 4 or 8 mirror images and turns of each picture, see `inference.answers`

@@ -96,9 +96,34 @@ def test_every_knob_takes_back_one_choice(network, build):
         assert all(getattr(network.RECIPE, field) != value for field, value in change.items()), name
         size = build(recipe).input_shape[1]
         assert build(recipe).output_shape in ((None, size, size, 1), (None, 2)), name
-    bare = build(network.RECIPE._replace(batch_normalisation=False))
+
+
+def test_a_network_without_normalisation_has_biases_instead():
+    bare = unet.build_unet(unet.RECIPE._replace(batch_normalisation=False))
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in bare.layers)
-    assert all(layer.use_bias for layer in bare.layers if layer.name.startswith("encoder"))
+    kernels = [layer for layer in bare.layers if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (3, 3)]
+    assert len(kernels) == 10 and all(layer.use_bias for layer in kernels)
+
+
+def test_the_cnn_starts_from_the_unets_encoder(small_data):
+    data = some_of_each(small_data, 12, ("train", "validation"))
+    crops = segmentation.crop_lesions(data.images, data.masks)
+    table = pd.DataFrame({"part": data.parts, "label": data.labels})
+    training.seed_everything(0)
+    segmenter = unet.build_unet()
+
+    def encoders_like_the_unets(**change):
+        model, _ = cnn.train_cnn(crops, table, 1, 0, recipe=cnn.RECIPE._replace(**change), unet=segmenter)
+        names = [layer.name for layer in model.layers if layer.name.startswith(("encoder", "bottleneck"))]
+        pairs = [(model.get_layer(name).get_weights(), segmenter.get_layer(name).get_weights()) for name in names]
+        assert len(names) == 21
+        return [all((a == b).all() for a, b in zip(*pair, strict=True)) for pair in pairs if pair[0]]
+
+    assert all(encoders_like_the_unets())
+    assert not any(encoders_like_the_unets(frozen=False))
+    assert not any(encoders_like_the_unets(start=False, frozen=False))
+    with pytest.raises(ValueError):
+        encoders_like_the_unets(filters=(16, 32, 48))
 
 
 def test_a_recipe_reaches_the_training(small_data, monkeypatch):
@@ -252,7 +277,8 @@ def test_stages_load_what_is_there_and_make_what_is_not(small_data, tmp_path, mo
     monkeypatch.setattr(cnn, "train_cnn", instead("cnn", cnn.build_cnn))
     for _ in range(2):
         crops, table = stages.ready_crops(data, tmp_path, 0, True)
-        stages.ready_cnn(crops, table, data.name, tmp_path, 0, True)
+        segmenter = stages.ready_unet(data, tmp_path, 0, True)
+        stages.ready_cnn(crops, table, segmenter, data.name, tmp_path, 0, True)
     assert trained == ["unet", "cnn"]
     record = json.loads((tmp_path / "models" / "unet_model_lightweight.json").read_text())
     assert record["made_from"]["dataset"] == "synthetic" and record["made_from"]["seed"] == 0
