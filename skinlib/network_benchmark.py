@@ -80,7 +80,7 @@ def check(options: Options) -> None:
     if options.models and options.stage == "segmentation":
         raise CourseError("--models names the U-Net that cuts for the CNN: it goes with --stage classification")
     if options.dataset == "synthetic" and options.fold:
-        raise CourseError("--fold is for real data: the embedded set keeps the course's own parts")
+        raise CourseError("--fold is for real data: of the embedded set, new pictures are painted to test on")
     if not 0 <= options.fold < FOLDS:
         raise CourseError(f"there is no fold {options.fold}: they are numbered 0 to {FOLDS - 1}")
     if options.models and not (options.models / unet.UNET_FILE).is_file():

@@ -3,9 +3,12 @@
 A table is made from the JSON that is kept beside it, and from nothing else: README can only say what was measured.
 """
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from IPython.display import Markdown, display
 
 from skinlib import plots
 from skinlib.evaluation import with_interval
@@ -149,7 +152,11 @@ def _course_text(result: dict) -> list[str]:
 
 def _where(result: dict, about: dict) -> str:
     images, name = about["images"], DATA_NAMES[result["dataset"]]
-    part = "the course's own parts" if result["dataset"] == "synthetic" else f"fold {result['fold']} of 5"
+    part = (
+        "its train and validation parts, and new pictures to test"
+        if result["dataset"] == "synthetic"
+        else f"fold {result['fold']} of 5"
+    )
     seeds = ", ".join(str(seed) for seed in result["seeds"])
     return (
         f"{name}, {part}: {images['train']:,} images to train, {images['validation']:,} to validate, "
@@ -197,13 +204,32 @@ def draw(result: dict, folder: str | Path) -> Path | None:
         title = f"Quality against cost: {data}, {result['images']['test']:,} test pictures{quick}"
         plots.quality_against_cost(result["rows"], result["curve"], title, path)
         return path
+    _draw_ablation(result, f"One choice taken back at a time: {data}{quick}", path)
+    return path
+
+
+def _draw_ablation(result: dict, title: str, path: Path | None) -> None:
     panels = []
     for stage, about in result["stages"].items():
         score, key = ("mean Dice", "dice") if stage == "segmentation" else ("AUROC", "auroc")
         arms = [(row["arm"], row[f"{key}_difference"]) for row in about["rows"][1:]]
         panels.append((f"{score}, {about['images']['test']:,} test pictures,", arms))
-    plots.differences(panels, f"One choice taken back at a time: {data}{quick}", path)
-    return path
+    plots.differences(panels, title, path)
+
+
+def show_ablation(file: str | Path, stage: str) -> None:
+    """One stage of a kept ablation in a notebook, as a figure and as a table. Lessons 02 and 04.
+
+    file    the JSON that `skinlib benchmark ablation` keeps; stage: "segmentation" or "classification"
+    Raises CourseError if it is not there.
+    """
+    try:
+        result = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CourseError(f"there is no ablation in {file}: `skinlib benchmark ablation --write` makes one") from None
+    result["stages"] = {stage: result["stages"][stage]}
+    _draw_ablation(result, f"One choice taken back at a time: {DATA_NAMES[result['dataset']]}", None)
+    display(Markdown("\n".join(as_text(result))))
 
 
 # -- README ----------------------------------------------------------------------------------------------------------

@@ -424,8 +424,12 @@ def quality_against_cost(rows: Sequence[dict], curve: Sequence[dict], title: str
     _finish(figure, path, show=False)
 
 
-def differences(panels: Sequence[tuple[str, Sequence[tuple[str, dict]]]], title: str, path: str | Path) -> None:
+def differences(
+    panels: Sequence[tuple[str, Sequence[tuple[str, dict]]]], title: str, path: str | Path | None = None
+) -> None:
     """By how much each choice counts: a dot and its 95 % interval for every arm, against the line of no difference.
+
+    It goes into a file if a path is given, and else into the notebook. Lessons 02 and 04.
 
     panels    (name of the score, (arm, difference as `evaluation.as_json` has it) for each); drawn from top to bottom
     A dot is filled where the interval lies apart from zero.
@@ -449,7 +453,7 @@ def differences(panels: Sequence[tuple[str, Sequence[tuple[str, dict]]]], title:
         axis.set_axisbelow(True)
     figure.suptitle(f"{title}\nfilled: the 95 % interval lies apart from zero", fontsize=11)
     figure.tight_layout()
-    _finish(figure, path, show=False)
+    _finish(figure, path, show=path is None)
 
 
 # -- sliders ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,18 @@ import nbformat
 import numpy as np
 import pytest
 
-from skinlib import benchmark, cnn, network_benchmark, network_report, plain, segmentation, synthetic, trial, unet
+from skinlib import (
+    benchmark,
+    cnn,
+    network_benchmark,
+    network_report,
+    plain,
+    plots,
+    segmentation,
+    synthetic,
+    trial,
+    unet,
+)
 from skinlib.__main__ import main
 from skinlib.dataset import folds, from_synthetic, groups_on_both_sides
 from skinlib.files import CourseError
@@ -68,6 +79,20 @@ def test_every_image_is_tested_in_one_fold_and_no_group_crosses(small_data):
         folds(small_data, 5)
     with pytest.raises(CourseError, match="too few"):
         folds(small_data.select(np.arange(2)), 0)
+
+
+def test_the_embedded_sets_own_test_part_stays_closed(small_data, monkeypatch):
+    monkeypatch.setattr(trial, "load_dataset", lambda *_, **__: small_data)
+    monkeypatch.setattr(trial, "NEW_PICTURES", 160)
+    data = trial.load("synthetic", "nowhere", 0, quick=True)
+    known, new = data.parts != "test", data.parts == "test"
+    assert new.sum() == 10 and known.sum() == (small_data.parts != "test").sum()
+    assert not set(data.groups[new]) & set(small_data.groups)
+    assert (data.images[known] == small_data.images[small_data.parts != "test"]).all()
+    assert len(data.table) == len(data) and (data.table["image_id"] == data.image_ids).all()
+    assert all(len(masks) == len(data) for masks in data.outlines.values())
+    again = trial.load("synthetic", "nowhere", 0, quick=True)
+    assert data.identity == again.identity
 
 
 # -- end to end ------------------------------------------------------------------------------------------------------
@@ -354,3 +379,23 @@ def test_real_ham10000_without_masks(real_ham10000, tmp_path, capsys):
     assert "HAM10000_segmentations_lesion_tschandl" in capsys.readouterr().err
     assert main(["benchmark", "classification", "--variants", "--quick", *arguments]) == 1
     assert "name one with --models" in capsys.readouterr().err
+
+
+def test_a_lesson_shows_one_stage_of_a_kept_ablation(tmp_path, monkeypatch):
+    images = {"train": 90, "validation": 10, "test": 25}
+    score = {"value": 0.9, "low": 0.8, "high": 0.95}
+    rows = [
+        {"arm": arm, "dice": score, "dice_difference": score, "epochs": 3, "training_s": 7.0}
+        for arm in ("full recipe", "no skip connections")
+    ]
+    stage = {"images": images, "test_lesions": 22, "epochs": 3, "rows": rows}
+    about = {"benchmark": "ablation", "quick": False, "dataset": "synthetic", "cores": 2, "seeds": [0], "fold": 0}
+    (tmp_path / "kept.json").write_text(json.dumps(about | {"stages": {"segmentation": stage, "other": {}}}))
+    shown, drawn = [], []
+    monkeypatch.setattr(network_report, "display", lambda what: shown.append(what.data))
+    monkeypatch.setattr(plots, "display", drawn.append)
+    network_report.show_ablation(tmp_path / "kept.json", "segmentation")
+    assert "no skip connections | 0.900 (0.800–0.950) | +0.900" in shown[0] and "other" not in shown[0]
+    assert len(drawn) == 1
+    with pytest.raises(CourseError, match=r"no ablation in .*gone\.json: `skinlib benchmark ablation"):
+        network_report.show_ablation(tmp_path / "gone.json", "segmentation")
