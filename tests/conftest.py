@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,12 @@ def cache_apart(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SKINLIB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heeding_ctrl_c():
+    """A shell tells what it starts in the background to ignore Ctrl-C, and every process passes that on to its own."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
