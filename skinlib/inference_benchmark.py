@@ -172,7 +172,7 @@ def _stages(files: list[Path], segmenter: keras.Model, classifier: keras.Model) 
     crops = cut()
     parts = {
         "read and shrink": lambda: list(in_parallel(read, files)),
-        "U-Net": lambda: unet.predict_masks(segmenter, pictures),
+        "U-Net, one view": lambda: unet.predict_masks(segmenter, pictures, views=1),
         "clean masks": lambda: segmentation.masks_from_probabilities(probabilities, WORKING_SIZE),
         "crops": cut,
         "CNN, one view": lambda: cnn.predict_labels(classifier, crops, views=1),
@@ -258,7 +258,7 @@ def inference_text(result: dict) -> list[str]:
         f"{result['images']:,} JPEGs of {width}×{height}, masks and labels out, {result['rounds']} rounds:",
         f"  plain loop, on {result['sample']} of them: {plain['images_per_second']:.1f} images/s",
         f"  ours, the same one view: {beside(ours)}",
-        f"  ours, the course's four views for the CNN: {beside(course)}",
+        f"  ours, the course's four views for both networks: {beside(course)}",
         "  processor time per image: "
         + ", ".join(
             f"{name} {1000 * way['processor_seconds_per_image']:.1f} ms"

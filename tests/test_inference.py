@@ -139,10 +139,18 @@ def test_pictures_are_never_copied_as_floats_all_at_once():
     assert peak < pictures.nbytes / 2  # NumPy's share; as float32 it would be four times their bytes
 
 
+def small_networks():
+    small = {"filters": (4, 8)}
+    return unet.build_unet(unet.RECIPE._replace(**small)), cnn.build_cnn(cnn.RECIPE._replace(**small))
+
+
 def test_both_networks_answer_as_they_do_directly():
-    segmenter, classifier = unet.build_unet((4, 8)), cnn.build_cnn((4, 8))
+    segmenter, classifier = small_networks()
     images, crops = some_pictures(3, 128), some_pictures(3, cnn.CNN_SIZE)
-    np.testing.assert_allclose(unet.predict_masks(segmenter, images), directly(segmenter, images)[..., 0], atol=1e-5)
+    one = directly(segmenter, images)[..., 0]
+    np.testing.assert_allclose(unet.predict_masks(segmenter, images, views=1), one, atol=1e-5)
+    mean = np.mean([mirror(directly(segmenter, mirror(images))) for mirror in MIRRORS], axis=0)[..., 0]
+    np.testing.assert_allclose(unet.predict_masks(segmenter, images), mean, atol=1e-5)
     mean = np.mean([directly(classifier, mirror(crops))[:, 1] for mirror in MIRRORS], axis=0)
     np.testing.assert_allclose(cnn.predict_labels(classifier, crops), mean, atol=1e-5)
     one = directly(classifier, crops)[:, 1]
@@ -151,7 +159,7 @@ def test_both_networks_answer_as_they_do_directly():
 
 def test_benchmark_asks_both_ways_for_the_same_answers_and_prints_them(tmp_path):
     keras.utils.set_random_seed(0)
-    networks = unet.build_unet((4, 8)), cnn.build_cnn((4, 8))
+    networks = small_networks()
     files = inference_benchmark._write_pictures(tmp_path, 2, 2)
     result = inference_benchmark._side_by_side(files, 2, 2, *networks)
     assert (result["images"], result["sample"], result["least_dice"]) == (4, 2, 1.0)
