@@ -30,7 +30,7 @@ from skinlib import (
     segmentation,
     synthetic,
     unet,
-)  # fmt: skip
+)
 from skinlib.dataset import LesionDataset, from_synthetic, load_dataset, resize_images, resize_masks
 from skinlib.evaluation import Measured, with_interval
 from skinlib.files import CourseError, write_json

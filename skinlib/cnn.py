@@ -11,7 +11,7 @@ from skinlib.dataset import MALIGNANT
 from skinlib.files import digest
 from skinlib.inference import answers
 from skinlib.quiet import keras
-from skinlib.training import Batches, augmentation, train
+from skinlib.training import BATCH_SIZE, Batches, augmentation, train
 
 layers, ops = keras.layers, keras.ops
 
@@ -51,7 +51,7 @@ KNOBS = {
 }
 
 
-def default_epochs(dataset: str, quick: bool) -> int:
+def default_epochs(quick: bool) -> int:
     """How long lesson 04 trains."""
     return 3 if quick else 24
 
@@ -95,7 +95,6 @@ def train_cnn(
     table: pd.DataFrame,
     epochs: int,
     seed: int,
-    batch_size: int = 16,
     checkpoint: str | Path | None = None,
     recipe: Recipe = RECIPE,
     seconds: float | None = None,
@@ -115,8 +114,8 @@ def train_cnn(
         chosen = (table["part"] == part).to_numpy()
         labels = table.loc[chosen, "label"].to_numpy()
         weights = class_weights(labels) if recipe.class_weights else None
-        batches.append(Batches(crops[chosen], labels, batch_size, seed, how, weights))
-    # A gentler step than the U-Net's: with few crops, a large one makes the validation loss jump (measured).
+        batches.append(Batches(crops[chosen], labels, BATCH_SIZE, seed, how, weights))
+    # A gentler step than the U-Net's: with few crops, a large one makes the validation loss jump.
     history = train(
         model, *batches, epochs, "sparse_categorical_crossentropy", ["accuracy"], 1e-3, what="training the CNN",
         checkpoint=checkpoint, seconds=seconds, cosine=recipe.cosine_schedule,
@@ -126,12 +125,10 @@ def train_cnn(
     return model, history
 
 
-def predict_labels(
-    model: keras.Model, crops: np.ndarray, batch_size: int = 32, views: int = RECIPE.views
-) -> np.ndarray:
+def predict_labels(model: keras.Model, crops: np.ndarray, views: int = RECIPE.views) -> np.ndarray:
     """Probability of "malignant" per crop: uint8 RGB (n, 180, 180, 3) to float64 (n,) in 0–1.
 
     views    how many mirror images and turns the mean is taken over, 1, 2, 4 or 8, since a lesion has no "up"
              (test-time augmentation, see `inference.answers`)
     """
-    return answers(model, crops, batch_size, views)[:, MALIGNANT].astype(np.float64)
+    return answers(model, crops, views=views)[:, MALIGNANT].astype(np.float64)

@@ -6,10 +6,7 @@ and from warm, and how much memory. Leak: what a split by image would have prete
 
 import dataclasses
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,8 +19,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from skinlib import evaluation, leakage, synthetic
 from skinlib.dataset import WORKING_SIZE, LesionDataset, audit, find_records, load_dataset, split_by_group
 from skinlib.evaluation import with_interval
-from skinlib.files import CourseError, read_image
+from skinlib.files import read_image
 from skinlib.pixels import read_pairs, read_small_image, resize_image
+from skinlib.processes import run_python
 from skinlib.store import CACHE_VARIABLE
 
 WIDTH, HEIGHT = 4000, 3000  # of a 12-megapixel photograph
@@ -98,27 +96,21 @@ def _side_by_side(files: list[Path], rounds: int) -> dict[str, float]:
 
 
 PROGRAM = """
-import json, re, sys, time
-from pathlib import Path
+import json, sys, time
 from skinlib.dataset import load_dataset
+from skinlib.processes import peak_bytes
 start = time.perf_counter()
 data = load_dataset("isic2018", sys.argv[1], size=int(sys.argv[2]))
 seconds = time.perf_counter() - start
 touched = int(sum(int(image.sum()) for image in data.images))  # every pixel has been in memory
-status = Path("/proc/self/status")  # not getrusage, whose figure begins with the memory of whoever started this
-peak = 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", status.read_text()).group(1)) if status.is_file() else None
-print(json.dumps({"images": len(data), "size": data.images.shape[1], "seconds": seconds, "peak_bytes": peak}))
+print(json.dumps({"images": len(data), "size": data.images.shape[1], "seconds": seconds, "peak_bytes": peak_bytes()}))
 """
 
 
 def _in_a_process(root: str | Path, size: int, cache: str) -> dict[str, float]:
     """Load a set in a process of its own, so that its memory can be told from ours."""
-    environment = {**os.environ, CACHE_VARIABLE: cache, "SKINLIB_HEADLESS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(root), str(size)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise CourseError(f"{root} could not be read: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout)
+    arguments = ["-c", PROGRAM, str(root), str(size)]
+    return json.loads(run_python(arguments, f"{root} could not be read", environment={CACHE_VARIABLE: cache}))
 
 
 def reading_text(result: dict) -> list[str]:

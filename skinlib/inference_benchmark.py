@@ -7,8 +7,6 @@ a time; how much memory that takes; how long the first answer of a fresh process
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,14 +20,14 @@ from skinlib.dataset import WORKING_SIZE, from_synthetic, resize_image, resize_m
 from skinlib.evaluation import dice
 from skinlib.files import CourseError, read_image, write_image
 from skinlib.pixels import in_parallel
-from skinlib.predict import Prediction, load_models, predict_pictures
+from skinlib.predict import VIEWS, Prediction, load_models, predict_pictures
+from skinlib.processes import run_python
 from skinlib.quiet import keras
 from skinlib.training import save_model, seed_everything
 
 WIDTH, HEIGHT = 600, 450
 ONE_VIEW = (1, 1)  # of each picture, for the U-Net and the CNN: what the plain loop asks
-COURSE = (1, 4)  # what the course asks
-VIEWS = {"U-Net": (1, 2, 4, 8), "CNN": (1, 4)}
+TRIED_VIEWS = (1, 2, 4, 8)
 
 
 def inference(quick: bool) -> dict:
@@ -101,7 +99,7 @@ def _side_by_side(
     ways = {
         "plain": lambda paths: plain_loop(paths, segmenter, classifier),
         "ours": lambda paths: list(predict_pictures(paths, segmenter, classifier, ONE_VIEW)),
-        "course": lambda paths: list(predict_pictures(paths, segmenter, classifier, COURSE)),
+        "course": lambda paths: list(predict_pictures(paths, segmenter, classifier, VIEWS)),
     }
     for way in ways.values():
         way(files[:3])  # each network is compiled before its time is taken
@@ -164,17 +162,12 @@ def _stages(files: list[Path], segmenter: keras.Model, classifier: keras.Model) 
     pictures = np.stack(list(in_parallel(read, files)))
     probabilities = unet.predict_masks(segmenter, pictures)
     masks = segmentation.masks_from_probabilities(probabilities, WORKING_SIZE)
-
-    def cut() -> np.ndarray:
-        pairs = zip(pictures, masks, strict=True)
-        return np.stack([segmentation.crop_lesion(picture, mask) for picture, mask in pairs])
-
-    crops = cut()
+    crops = segmentation.crop_lesions(pictures, masks)
     parts = {
         "read and shrink": lambda: list(in_parallel(read, files)),
         "U-Net, one view": lambda: unet.predict_masks(segmenter, pictures, views=1),
         "clean masks": lambda: segmentation.masks_from_probabilities(probabilities, WORKING_SIZE),
-        "crops": cut,
+        "crops": lambda: segmentation.crop_lesions(pictures, masks),
         "CNN, one view": lambda: cnn.predict_labels(classifier, crops, views=1),
         "masks of full size": lambda: [resize_mask(mask, (HEIGHT, WIDTH)) for mask in masks],
     }
@@ -190,7 +183,7 @@ def _views(count: int, segmenter: keras.Model, classifier: keras.Model) -> dict[
         pictures = rng.integers(0, 256, (count, *model.input_shape[1:]), dtype=np.uint8)
         rates[name] = {
             str(views): count / _seconds(lambda p=predict, m=model, x=pictures, v=views: p(m, x, views=v))
-            for views in VIEWS[name]
+            for views in TRIED_VIEWS
         }
     return rates
 
@@ -199,32 +192,27 @@ def _views(count: int, segmenter: keras.Model, classifier: keras.Model) -> dict[
 
 
 PROGRAM = """
-import json, re, sys, time
+import json, sys, time
 from pathlib import Path
 from skinlib.predict import load_models, predict_pictures
+from skinlib.processes import peak_bytes
 networks = load_models(sys.argv[1])
 files = [Path(line) for line in sys.stdin.read().splitlines()]
-status = Path("/proc/self/status")  # not getrusage, whose figure begins with the memory of whoever started this
-def peak():
-    return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", status.read_text()).group(1)) if status.is_file() else None
 def seconds(paths):
     start = time.perf_counter()
     for _ in predict_pictures(paths, *networks):
         pass
     return time.perf_counter() - start
-first, second, one = seconds(files[:1]), seconds(files[1:2]), peak()
+first, second, one = seconds(files[:1]), seconds(files[1:2]), peak_bytes()
 seconds(files)
-print(json.dumps({"first_seconds": first, "second_seconds": second, "peak_bytes_one": one, "peak_bytes": peak()}))
+print(json.dumps({"first_seconds": first, "second_seconds": second, "peak_bytes_one": one, "peak_bytes": peak_bytes()}))
 """
 
 
 def _in_a_process(files: list[Path], models: Path) -> dict[str, float | None]:
     """Memory for one picture and for all, and the seconds of the first two, in a process of its own."""
-    command = [sys.executable, "-c", PROGRAM, str(models)]
-    done = subprocess.run(command, input="\n".join(map(str, files)), capture_output=True, text=True)
-    if done.returncode:
-        raise CourseError(f"the pictures could not be classified: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout)
+    names = "\n".join(map(str, files))
+    return json.loads(run_python(["-c", PROGRAM, str(models)], "the pictures could not be classified", names))
 
 
 def _cold_start(file: Path, models: Path, out: Path) -> tuple[float, float]:
@@ -232,11 +220,9 @@ def _cold_start(file: Path, models: Path, out: Path) -> tuple[float, float]:
 
     The second figure tells a slow program from a busy machine.
     """
-    command = [sys.executable, "-m", "skinlib", "predict", str(file), "--models", str(models), "--out", str(out)]
+    arguments = ["-m", "skinlib", "predict", str(file), "--models", str(models), "--out", str(out)]
     start, before = time.perf_counter(), os.times()
-    done = subprocess.run(command, env={**os.environ, "SKINLIB_HEADLESS": "1"}, capture_output=True, text=True)
-    if done.returncode:
-        raise CourseError(f"`skinlib predict` failed: {done.stderr.strip().splitlines()[-1]}")
+    run_python(arguments, "`skinlib predict` failed")
     after = os.times()
     processor = after.children_user + after.children_system - before.children_user - before.children_system
     return time.perf_counter() - start, processor
@@ -258,11 +244,11 @@ def inference_text(result: dict) -> list[str]:
         f"{result['images']:,} JPEGs of {width}×{height}, masks and labels out, {result['rounds']} rounds:",
         f"  plain loop, on {result['sample']} of them: {plain['images_per_second']:.1f} images/s",
         f"  ours, the same one view: {beside(ours)}",
-        f"  ours, the course's four views for both networks: {beside(course)}",
+        f"  ours, the course's {' and '.join(map(str, VIEWS))} views for U-Net and CNN: {beside(course)}",
         "  processor time per image: "
         + ", ".join(
             f"{name} {1000 * way['processor_seconds_per_image']:.1f} ms"
-            for name, way in (("plain", plain), ("one view", ours), ("four views", course))
+            for name, way in (("plain", plain), ("one view", ours), ("the course's", course))
         ),
         f"  the same answers: Dice of the masks at least {result['least_dice']:.4f}, "
         f"probabilities differ by {result['largest_difference']:.1e} at most",

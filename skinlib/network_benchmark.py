@@ -8,8 +8,6 @@ ours with each of its choices taken back alone; and the seconds of the course it
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,7 +23,8 @@ from skinlib.dataset import FOLDS, LesionDataset, find_records, resize_images, r
 from skinlib.evaluation import Measured, as_json
 from skinlib.files import CourseError, digest, write_json, written_whole
 from skinlib.network_report import PROJECT, check_clone
-from skinlib.progress import HEADLESS, progress
+from skinlib.processes import run_python
+from skinlib.progress import progress
 from skinlib.training import open_model
 
 NAMES = ("segmentation", "classification", "ablation", "course")
@@ -277,7 +276,7 @@ def classification_benchmark(options: Options) -> dict:
     is_test = chosen & (bench.data.parts == "test")
     labels, groups = bench.data.labels[is_test], bench.data.groups[is_test]
     rows = [_classification_row('always "benign"', labels, [np.zeros(len(labels))], groups, {})]
-    epochs = options.epochs or cnn.default_epochs(options.dataset, options.quick)
+    epochs = options.epochs or cnn.default_epochs(options.quick)
     planned = [("plain CNN", None, plain.CNN_EPOCHS, variants[0])]
     planned += [
         ("our CNN" if len(variants) == 1 else f"our CNN, {variant}", cnn.RECIPE._asdict(), epochs, variant)
@@ -346,10 +345,11 @@ def ablation(options: Options) -> dict:
     stages = (options.stage,) if options.stage else STAGES
     bench = _bench(options, masks_needed="segmentation" in stages)
     result: dict = {"fold": options.fold, "stages": {}}
-    lengths = {
-        stage: options.epochs or max(1, network.default_epochs(options.dataset, options.quick) // 2)
-        for stage, network in (("segmentation", unet), ("classification", cnn))
+    full_lengths = {
+        "segmentation": unet.default_epochs(options.dataset, options.quick),
+        "classification": cnn.default_epochs(options.quick),
     }
+    lengths = {stage: options.epochs or max(1, length // 2) for stage, length in full_lengths.items()}
     for stage in stages:
         epochs = 1 if options.quick else lengths[stage]
         if stage == "segmentation":
@@ -421,15 +421,10 @@ def course(options: Options) -> dict:
     """Seconds of `skinlib run` by lesson, and of the two cells that train, from a run into an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [sys.executable, "-m", "skinlib", "run", "--out", str(out), "--seed", str(options.seed)]
+        arguments = ["-m", "skinlib", "run", "--out", str(out), "--seed", str(options.seed)]
         start = time.perf_counter()
-        done = subprocess.run(
-            [*command, *["--quick"] * options.quick], env={**os.environ, HEADLESS: "1"}, capture_output=True, text=True
-        )
+        run_python([*arguments, *["--quick"] * options.quick], "the course did not run")
         seconds = time.perf_counter() - start
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise CourseError(f"the course did not run: {said.removeprefix('skinlib: ')}")
         return {"seconds": seconds} | course_seconds(out)
 
 

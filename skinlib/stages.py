@@ -107,7 +107,6 @@ def ready_cnn(
     crops: np.ndarray,
     table: pd.DataFrame,
     segmenter: keras.Model,
-    dataset: str,
     run_dir: str | Path,
     seed: int,
     quick: bool,
@@ -118,7 +117,7 @@ def ready_cnn(
     if stored is None:
         seed_everything(seed)
         checkpoint = checkpoint_path(run_dir, cnn.CNN_FILE)
-        epochs = cnn.default_epochs(dataset, quick)
+        epochs = cnn.default_epochs(quick)
         stored = cnn.train_cnn(crops, table, epochs, seed, checkpoint=checkpoint, unet=segmenter)
         keep_cnn(*stored, crops, table, run_dir, seed, quick)
         detail = (

@@ -19,6 +19,8 @@ from skinlib.files import CourseError, digest, write_json, written_whole
 from skinlib.progress import progress
 from skinlib.quiet import keras
 
+BATCH_SIZE = 16  # pictures in a training step, if memory allows
+
 # Augment(image, mask or None, random generator) -> image, mask or None; all of one picture.
 Augment = Callable[[np.ndarray, np.ndarray | None, np.random.Generator], tuple[np.ndarray, np.ndarray | None]]
 

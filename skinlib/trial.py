@@ -9,9 +9,6 @@ python -m skinlib.trial JOB FILE    (a `Job` as JSON, and the .npz to write)
 import dataclasses
 import hashlib
 import json
-import os
-import re
-import subprocess
 import sys
 import time
 import zipfile
@@ -27,7 +24,7 @@ import pandas as pd
 from skinlib import __version__, cnn, plain, segmentation, synthetic, training, unet
 from skinlib.dataset import LesionDataset, folds, from_synthetic, load_dataset, resize_images
 from skinlib.files import CourseError, digest, written_whole
-from skinlib.progress import HEADLESS
+from skinlib.processes import peak_bytes, run_python
 from skinlib.quiet import keras
 
 NEW_PICTURES, FIRST_NEW_LESION = 400, 3_000_000  # to test on, painted from lesions that the course never shows
@@ -165,12 +162,8 @@ def _read(file: Path, made_from: dict) -> Result | None:
 
 def in_a_process(job: Job, file: Path) -> None:
     """Do the job in a new Python. Raises CourseError with the last thing that it said, if it fails."""
-    command = [sys.executable, "-m", "skinlib.trial", json.dumps(job._asdict()), str(file)]
-    done = subprocess.run(command, env={**os.environ, HEADLESS: "1"}, capture_output=True, text=True)
-    if done.returncode:
-        killed = f"it was killed (signal {-done.returncode}); is there enough memory?"
-        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise CourseError(f"training for the {job.stage} failed: {killed if done.returncode < 0 else said}")
+    arguments = ["-m", "skinlib.trial", json.dumps(job._asdict()), str(file)]
+    run_python(arguments, f"training for the {job.stage} failed")
 
 
 def do(job: Job, file: Path) -> None:
@@ -250,12 +243,6 @@ def _measured(
 def _as_tuples(recipe: dict) -> dict:
     """JSON knows no tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
-
-
-def peak_bytes() -> int | None:
-    """The most memory that this process has held so far; None where the system does not tell (not on Linux)."""
-    status = Path("/proc/self/status")  # not getrusage, whose figure begins with the memory of whoever started this
-    return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text()).group(1)) if status.is_file() else None
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from skinlib.dataset import LesionDataset, resize_images, resize_masks
 from skinlib.files import CourseError
 from skinlib.inference import answers
 from skinlib.quiet import keras
-from skinlib.training import Batches, augmentation, train
+from skinlib.training import BATCH_SIZE, Batches, augmentation, train
 
 layers, ops = keras.layers, keras.ops
 
@@ -56,15 +56,14 @@ def default_epochs(dataset: str, quick: bool) -> int:
 def build_unet(recipe: Recipe = RECIPE) -> keras.Model:
     """The network: (n, 128, 128, 3) RGB 0–255 to (n, 128, 128, 1) probabilities 0–1. Lesson 02.
 
-    The first convolution ("stem") moves in steps of four: most of the time goes where the picture is large, and what is
-    saved there buys more epochs; the last step enlarges the answer again. Source of the shape: Ronneberger et al.,
-    U-Net, MICCAI 2015; that the skips are added, not set beside, is LinkNet's (Chaurasia and Culurciello 2017).
+    It decides at a quarter of the size, where its first convolution has brought the picture at once, and enlarges the
+    answer last. Source of the shape: Ronneberger et al., U-Net, MICCAI 2015; that the skips are added, not set beside,
+    is LinkNet's (Chaurasia and Culurciello 2017).
     """
     filters, normalise = recipe.filters, recipe.batch_normalisation
     inputs = keras.Input((UNET_SIZE, UNET_SIZE, 3), name="image")
 
-    # Encoder: each level sees half the width and more filters; its result is kept for the way back. The last is the
-    # bottleneck, which sees the whole lesion at once.
+    # Encoder: what each level has seen is kept for the way back; the last is the bottleneck.
     *skips, x = encoder(inputs, filters, recipe.stem_stride, normalise)
 
     # Decoder, with skip connections: enlarge, add the encoder's sharper view, and merge.
@@ -104,7 +103,6 @@ def train_unet(
     data: LesionDataset,
     epochs: int,
     seed: int,
-    batch_size: int = 16,
     checkpoint: str | Path | None = None,
     recipe: Recipe = RECIPE,
     seconds: float | None = None,
@@ -123,7 +121,7 @@ def train_unet(
     for part, how in (("train", augmentation(recipe.turns, recipe.changes)), ("validation", None)):
         chosen = data.part(part)
         images, masks = resize_images(chosen.images, UNET_SIZE), resize_masks(chosen.masks, UNET_SIZE)
-        batches.append(Batches(images, masks, batch_size, seed, how))
+        batches.append(Batches(images, masks, BATCH_SIZE, seed, how))
     history = train(
         model, *batches, epochs, partial(segmentation_loss, dice_weight=recipe.dice_weight), [dice_per_image],
         what="training the U-Net", checkpoint=checkpoint, made_from=data.identity | {"seed": seed} | recipe._asdict(),
@@ -132,11 +130,9 @@ def train_unet(
     return model, history
 
 
-def predict_masks(
-    model: keras.Model, images: np.ndarray, batch_size: int = 32, views: int = RECIPE.views
-) -> np.ndarray:
+def predict_masks(model: keras.Model, images: np.ndarray, views: int = RECIPE.views) -> np.ndarray:
     """Lesion probability per pixel: uint8 RGB (n, h, w, 3) of any size to float32 (n, 128, 128) in 0–1.
 
     views    1, or the mean over 2, 4 or 8 mirror images and turns of each picture, see `inference.answers`
     """
-    return answers(model, resize_images(images, model.input_shape[1]), batch_size, views)[..., 0]
+    return answers(model, resize_images(images, model.input_shape[1]), views=views)[..., 0]

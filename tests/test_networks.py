@@ -278,7 +278,7 @@ def test_stages_load_what_is_there_and_make_what_is_not(small_data, tmp_path, mo
     for _ in range(2):
         crops, table = stages.ready_crops(data, tmp_path, 0, True)
         segmenter = stages.ready_unet(data, tmp_path, 0, True)
-        stages.ready_cnn(crops, table, segmenter, data.name, tmp_path, 0, True)
+        stages.ready_cnn(crops, table, segmenter, tmp_path, 0, True)
     assert trained == ["unet", "cnn"]
     record = json.loads((tmp_path / "models" / "unet_model_lightweight.json").read_text())
     assert record["made_from"]["dataset"] == "synthetic" and record["made_from"]["seed"] == 0

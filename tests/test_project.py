@@ -114,7 +114,7 @@ def test_readme_shows_only_pictures_that_exist_and_are_made():
 def test_imports_run_one_way():
     order = [
         {"files", "progress", "colour", "quiet", "annotators"},
-        {"painting", "isic", "pixels", "duplicates", "fetch", "inference", "devices", "blocks"},
+        {"painting", "isic", "pixels", "processes", "duplicates", "fetch", "inference", "devices", "blocks"},
         {"lesion", "artefacts", "store", "sources", "distributed"}, {"synthetic"}, {"dataset", "checkpoint"},
         {"training", "plots"}, {"unet", "segmentation", "cnn", "evaluation", "plain"},
         {"stages", "predict", "leakage", "trial", "network_report"},
