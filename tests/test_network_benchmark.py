@@ -14,6 +14,7 @@ from skinlib import (
     network_report,
     plain,
     plots,
+    processes,
     segmentation,
     synthetic,
     trial,
@@ -269,14 +270,14 @@ def test_course_reads_the_seconds_of_a_run(tmp_path, monkeypatch, capsys):
                 cell.metadata["papermill"] = {"duration": spent}
             nbformat.write(nbformat.v4.new_notebook(cells=cells), out / "notebooks" / f"{name}.ipynb")
         assert "--quick" in command
-        return SimpleNamespace(returncode=0)
+        return SimpleNamespace(returncode=0, stdout="")
 
-    monkeypatch.setattr(network_benchmark.subprocess, "run", ran)
+    monkeypatch.setattr(processes.subprocess, "run", ran)
     printed, result = called(["course"], tmp_path, capsys)
     assert result["training_cells"] == {"02_unet": 70.4, "04_cnn": 60}
     assert "| 02_unet             | 80 s" in printed and "| 70 s " in printed
     fails = lambda *given, **more: SimpleNamespace(returncode=1, stderr="x\nskinlib: lesson 02 failed\n")  # noqa: E731
-    monkeypatch.setattr(network_benchmark.subprocess, "run", fails)
+    monkeypatch.setattr(processes.subprocess, "run", fails)
     assert main(["benchmark", "course", "--out", str(tmp_path / "x")]) == 1
     assert capsys.readouterr().err == "skinlib: the course did not run: lesson 02 failed\n"
 
