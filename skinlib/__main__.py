@@ -75,12 +75,18 @@ def _add_benchmark(benchmark: argparse.ArgumentParser) -> None:
         "--dataset", default="synthetic", help="synthetic (default), isic2016, isic2018, ham10000 or folder"
     )
     networks.add_argument("--fold", type=int, default=0, help="which fifth of real data is the test part: 0 to 4")
+    networks.add_argument(
+        "--all-folds", action="store_true", help="classification: test on each fifth in turn, so on every image"
+    )
     networks.add_argument("--seeds", type=int, default=1, metavar="N", help="train each network N times")
     networks.add_argument("--epochs", type=int, metavar="N", help="of ours; ablation: of every arm")
     networks.add_argument(
         "--seconds", type=int, nargs="+", default=(), metavar="S", help="segmentation: ours after so much training too"
     )
     networks.add_argument("--variants", action="store_true", help="classification: four ways of cutting the images")
+    networks.add_argument(
+        "--plain", default="all", help="classification: train the plain CNN too, all times (default), first or none"
+    )
     networks.add_argument("--stage", help="ablation: segmentation or classification (default: both)")
     networks.add_argument(
         "--models", type=Path, help="classification: cut with the U-Net of this folder, and train none"

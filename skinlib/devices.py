@@ -83,7 +83,9 @@ def fitted(model: keras.Model) -> keras.Model:
     if dtype == "float32" and not several:
         return model
 
-    def layer_copy(layer: keras.Layer) -> keras.Layer:
+    def layer_copy(layer: keras.Layer | keras.Operation) -> keras.Layer | keras.Operation:
+        if not isinstance(layer, keras.Layer):  # a sum, say, which takes numbers as they come
+            return type(layer).from_config(layer.get_config())
         config = layer.get_config() | {"dtype": "float32" if layer is model.layers[-1] else dtype}
         if isinstance(layer, keras.layers.BatchNormalization):
             config["synchronized"] = several
@@ -92,10 +94,16 @@ def fitted(model: keras.Model) -> keras.Model:
     # The copy's first weights, which nobody uses, may not move the random numbers that order the batches.
     state = random.getstate()
     with strategy().scope():
-        copy = keras.models.clone_model(model, clone_function=layer_copy)
+        copy = keras.models.clone_model(model, clone_function=layer_copy, recursive=True)
         copy.set_weights(model.get_weights())
     random.setstate(state)
     return copy
+
+
+def all_layers(model: keras.Model) -> list[keras.Layer]:
+    """The layers of a model, and of the models inside it."""
+    nested = [all_layers(layer) if isinstance(layer, keras.Model) else [layer] for layer in model.layers]
+    return [layer for layers in nested for layer in layers]
 
 
 def from_all(number: float) -> np.ndarray:
@@ -147,11 +155,21 @@ def batch_size_for(model: keras.Model, batch_size: int, free: float | None = Non
 
 
 def step_memory(model: keras.Model, pictures: int) -> int:
-    """Bytes that one training step needs, roughly: every layer's output and its gradient for each picture, and each
-    weight with its gradient and the optimiser's two averages, all in float32 (4 bytes).
+    """Bytes that one training step needs, roughly: what every operation says of each picture and the gradient of that,
+    and each weight with its gradient and the optimiser's two averages, all in float32 (4 bytes).
     """
-    outputs = sum(np.prod(tensor.shape[1:]) for layer in model.layers for tensor in keras.tree.flatten(layer.output))
+    tensors = [tensor for operation in operations(model, None) for tensor in operation.outputs]
+    # Only what belongs to a picture has an open number of them; weights have none.
+    outputs = sum(np.prod(tensor.shape[1:]) for tensor in tensors if tensor.shape.rank and tensor.shape[0] is None)
     return int(4 * (2 * outputs * pictures + 4 * model.count_params()))
+
+
+def operations(model: keras.Model, pictures: int | None) -> list[tf.Operation]:
+    """What TensorFlow computes to answer for so many pictures (None: any number): a layer that is used twice is there
+    twice, and networks inside the network are there with all their layers.
+    """
+    given = tf.TensorSpec((pictures, *model.input_shape[1:]), tf.float32)
+    return tf.function(lambda x: model(x, training=False)).get_concrete_function(given).graph.get_operations()
 
 
 def free_memory() -> float:

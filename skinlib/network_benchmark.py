@@ -28,7 +28,8 @@ from skinlib.progress import progress
 from skinlib.training import open_model
 
 NAMES = ("segmentation", "classification", "ablation", "course")
-STAGES = ("segmentation", "classification")
+STAGES = trial.STAGES
+PLAIN = ("all", "first", "none")  # of the plain CNN, which takes longest: every training, one of them, or none
 
 
 class Options(NamedTuple):
@@ -41,9 +42,11 @@ class Options(NamedTuple):
     quick: bool = False
     dataset: str = "synthetic"
     fold: int = 0
+    all_folds: bool = False
     seeds: int = 1
     seconds: tuple[int, ...] = ()
     variants: bool = False
+    plain: str = "all"
     stage: str | None = None
     epochs: int | None = None
     models: Path | None = None
@@ -59,6 +62,8 @@ GOES_WITH = {
     "epochs": TRAINED,
     "seconds": ("segmentation",),
     "variants": ("classification",),
+    "all_folds": ("classification",),
+    "plain": ("classification",),
     "stage": ("ablation",),
     "models": ("classification", "ablation"),
     "write": NAMES,
@@ -69,7 +74,8 @@ def check(options: Options) -> None:
     """Raise CourseError, before anything takes time, for options that do not go together."""
     for name, benchmarks in GOES_WITH.items():
         if getattr(options, name) != Options._field_defaults[name] and options.name not in benchmarks:
-            raise CourseError(f"--{name} goes with the benchmarks {', '.join(benchmarks)}, not with {options.name}")
+            option = name.replace("_", "-")
+            raise CourseError(f"--{option} goes with the benchmarks {', '.join(benchmarks)}, not with {options.name}")
     if options.name not in NAMES:
         return
     if min(options.seeds, 1 if options.epochs is None else options.epochs, *options.seconds) < 1:
@@ -78,8 +84,15 @@ def check(options: Options) -> None:
         raise CourseError(f"there is no stage '{options.stage}'; there are: {', '.join(STAGES)}")
     if options.models and options.stage == "segmentation":
         raise CourseError("--models names the U-Net that cuts for the CNN: it goes with --stage classification")
-    if options.dataset == "synthetic" and options.fold:
-        raise CourseError("--fold is for real data: of the embedded set, new pictures are painted to test on")
+    if options.plain not in PLAIN:
+        raise CourseError(f"--plain can be {', '.join(PLAIN)}, not '{options.plain}'")
+    if options.dataset == "synthetic" and (options.fold or options.all_folds):
+        option = "--all-folds" if options.all_folds else "--fold"
+        raise CourseError(f"{option} is for real data: of the embedded set, new pictures are painted to test on")
+    if options.fold and options.all_folds:
+        raise CourseError("--all-folds tests on every fold, so --fold has nothing to choose")
+    if options.variants and options.all_folds:
+        raise CourseError("--variants are compared in one fold: leave out --all-folds")
     if not 0 <= options.fold < FOLDS:
         raise CourseError(f"there is no fold {options.fold}: they are numbered 0 to {FOLDS - 1}")
     if options.models and not (options.models / unet.UNET_FILE).is_file():
@@ -135,15 +148,18 @@ def _seeds(options: Options) -> range:
 
 
 class Cut(NamedTuple):
-    """The masks by which all images are cut, bool (n, s, s), the file that holds them, the U-Net's, and whose it is."""
+    """The masks by which all images are cut, bool (n, s, s), the file that holds them, the U-Net's, whose it is, and
+    how long it was trained, if it was.
+    """
 
     masks: np.ndarray | None
     file: Path | None
     unet: Path | None
     by: str
+    seconds: float | None
 
 
-NOT_CUT = Cut(None, None, None, "nobody: whole images, since there are no masks to learn from")
+NOT_CUT = Cut(None, None, None, "nobody: whole images, since there are no masks to learn from", None)
 
 
 class Bench(NamedTuple):
@@ -235,7 +251,7 @@ def segmentation_benchmark(options: Options) -> dict:
         found = [one.found for one in result]
         curve.append(_segmentation_row(f"our U-Net, {budget} s", masks, found, test.groups, mean_cost(result)))
     everything = np.ones(len(bench.data), bool)
-    return _about(bench.data, everything) | {"fold": options.fold, "rows": rows, "curve": curve}
+    return _about(bench.data, everything) | {"folds": [options.fold], "rows": rows, "curve": curve}
 
 
 def _segmentation_row(method: str, masks: np.ndarray, found: list, groups: np.ndarray, cost: dict) -> dict:
@@ -263,32 +279,83 @@ def _keep_model(result: trial.Result, out: Path) -> None:
 # -- classification --------------------------------------------------------------------------------------------------
 
 
+class Fold(NamedTuple):
+    """One way to part the data, which of the images have a label, and what cuts them."""
+
+    bench: Bench
+    labelled: np.ndarray
+    cut: Cut
+
+    @property
+    def tested(self) -> np.ndarray:
+        return self.labelled & (self.bench.data.parts == "test")
+
+
 def classification_benchmark(options: Options) -> dict:
-    """Always "benign", the plain CNN and ours; with --variants ours on each way of cutting the images."""
-    bench = _bench(options, masks_needed=False)
-    chosen = _labelled(bench.data)
-    cut = _cut(bench, options.epochs or unet.default_epochs(options.dataset, options.quick))
+    """Always "benign", the plain CNN and ours; with --variants ours on each way of cutting the images.
+
+    With --all-folds every image is tested once, by a network that has not met it, after a U-Net that has not either.
+    """
+    numbers = range(FOLDS) if options.all_folds else (options.fold,)
+    folds = [_fold(options._replace(fold=number), number == numbers[0]) for number in numbers]
+    cut, labels, groups = folds[0].cut, _tested(folds, "labels"), _tested(folds, "groups")
     variants = segmentation.CROP_VARIANTS[:1] if cut.file else ("whole image",)
     if options.variants:
         if cut.file is None:
             raise CourseError(f"{options.dataset} has no masks here, and no U-Net to make them: name one with --models")
         variants = segmentation.CROP_VARIANTS
-    is_test = chosen & (bench.data.parts == "test")
-    labels, groups = bench.data.labels[is_test], bench.data.groups[is_test]
     rows = [_classification_row('always "benign"', labels, [np.zeros(len(labels))], groups, {})]
-    epochs = options.epochs or cnn.default_epochs(options.quick)
-    planned = [("plain CNN", None, plain.CNN_EPOCHS, variants[0])]
+    to_learn_from = int((folds[0].labelled & (folds[0].bench.data.parts == "train")).sum())
+    recipe = cnn.recipe_for(to_learn_from, cut.unet is not None)
+    epochs = options.epochs or cnn.default_epochs(options.quick, recipe)
+    planned = [("plain CNN", None, plain.CNN_EPOCHS, variants[0])] * (options.plain != "none")
     planned += [
-        ("our CNN" if len(variants) == 1 else f"our CNN, {variant}", cnn.RECIPE._asdict(), epochs, variant)
+        ("our CNN" if len(variants) == 1 else f"our CNN, {variant}", recipe._asdict(), epochs, variant)
         for variant in variants
     ]
-    for method, recipe, length, variant in progress(planned, "training", len(planned), "network"):
-        results = bench.trials("classification", recipe, 1 if options.quick else length, cut=cut, variant=variant)
-        found = [result.found for result in results]
-        rows.append(_classification_row(method, labels, found, groups, mean_cost(results)))
-    return _about(bench.data, chosen) | {
-        "fold": options.fold, "cut_by": cut.by, "variant": variants[0], "rows": rows,
+    for method, knobs, length, variant in progress(planned, "training", len(planned), "network"):
+        chosen, seeds = folds, _seeds(options)
+        if knobs is None and options.plain == "first" and len(folds) * len(seeds) > 1:
+            chosen, seeds = folds[:1], seeds[:1]
+            method = f"{method}, fold {numbers[0]}, seed {seeds[0]}"
+        by_fold = [
+            fold.bench.trials("classification", knobs, 1 if options.quick else length, seeds, None, fold.cut, variant)
+            for fold in chosen
+        ]
+        found = [np.concatenate([results[place].found for results in by_fold]) for place in range(len(seeds))]
+        costs = mean_cost([result for results in by_fold for result in results])
+        row = _classification_row(method, _tested(chosen, "labels"), found, _tested(chosen, "groups"), costs)
+        if len(chosen) > 1:
+            row["auroc_by_fold"] = [_auroc(fold, results) for fold, results in zip(chosen, by_fold, strict=True)]
+        rows.append(row)
+    about = [_about(fold.bench.data, fold.labelled) for fold in folds]
+    images = {
+        "train": round(np.mean([one["images"]["train"] for one in about])),
+        "validation": round(np.mean([one["images"]["validation"] for one in about])),
+        "test": len(labels),
+    }
+    return {
+        "images": images, "test_lesions": sum(one["test_lesions"] for one in about), "folds": list(numbers),
+        "cut_by": cut.by, "cut_s": cut.seconds, "variant": variants[0], "rows": rows,
     }  # fmt: skip
+
+
+def _fold(options: Options, first: bool) -> Fold:
+    bench = _bench(options, masks_needed=False)
+    labelled = _labelled(bench.data)
+    # --epochs is of the CNN here: the U-Net that cuts always learns as long as the course has it learn.
+    return Fold(bench, labelled, _cut(bench, unet.default_epochs(options.dataset, options.quick), first))
+
+
+def _tested(folds: Sequence[Fold], name: str) -> np.ndarray:
+    """Labels or groups of the test images of all folds, one fold after another."""
+    return np.concatenate([getattr(fold.bench.data, name)[fold.tested] for fold in folds])
+
+
+def _auroc(fold: Fold, results: Sequence[trial.Result]) -> float:
+    """Of one fold, on average over seeds."""
+    scores = [evaluation.classification_scores(fold.bench.data.labels[fold.tested], one.found) for one in results]
+    return round(float(np.mean([score["auroc"] for score in scores])), 6)
 
 
 def _labelled(data: LesionDataset) -> np.ndarray:
@@ -299,16 +366,20 @@ def _labelled(data: LesionDataset) -> np.ndarray:
     return data.labels >= 0
 
 
-def _cut(bench: Bench, epochs: int) -> Cut:
-    """What cuts the images: --models, or our U-Net, trained on the same train part; without masks, nothing."""
-    options = bench.options
+def _cut(bench: Bench, epochs: int, keep: bool) -> Cut:
+    """What cuts the images: --models, or our U-Net, trained on the same train part; without masks, nothing.
+
+    keep    put a newly trained one where `skinlib predict` finds it
+    """
+    options, seconds = bench.options, None
     if options.models:
         file, by = options.models / unet.UNET_FILE, "the U-Net of --models, which may have met the test images"
     elif bench.masks_needed:
         epochs = 1 if options.quick else epochs
         result = bench.trials("segmentation", unet.RECIPE._asdict(), epochs, seeds=[options.seed])[0]
-        file, by = result.model, "our U-Net, trained on the same train part"
-        _keep_model(result, options.out)
+        file, by, seconds = result.model, "our U-Net, trained on the same train part", result.cost["training_s"]
+        if keep:
+            _keep_model(result, options.out)
     else:
         return NOT_CUT
     probabilities = unet.predict_masks(open_model(file), bench.data.images)
@@ -316,7 +387,7 @@ def _cut(bench: Bench, epochs: int) -> Cut:
     kept = Path(options.out) / "trials" / f"masks-{digest(masks)}.npz"
     with written_whole(kept) as unfinished:
         np.savez_compressed(unfinished, masks=masks)
-    return Cut(masks, kept, file, by)
+    return Cut(masks, kept, file, by, seconds)
 
 
 def _classification_row(method: str, labels: np.ndarray, found: list, groups: np.ndarray, cost: dict) -> dict:
@@ -344,10 +415,10 @@ def ablation(options: Options) -> dict:
     """Ours, and ours with each choice taken back alone: the same epochs, seeds and test images."""
     stages = (options.stage,) if options.stage else STAGES
     bench = _bench(options, masks_needed="segmentation" in stages)
-    result: dict = {"fold": options.fold, "stages": {}}
+    result: dict = {"folds": [options.fold], "stages": {}}
     full_lengths = {
         "segmentation": unet.default_epochs(options.dataset, options.quick),
-        "classification": cnn.default_epochs(options.quick),
+        "classification": cnn.default_epochs(options.quick, cnn.RECIPE),
     }
     lengths = {stage: options.epochs or max(1, length // 2) for stage, length in full_lengths.items()}
     for stage in stages:
@@ -356,7 +427,7 @@ def ablation(options: Options) -> dict:
             recipe, knobs, cut, chosen = unet.RECIPE, unet.KNOBS, NOT_CUT, np.ones(len(bench.data), bool)
         else:
             recipe, knobs, chosen = cnn.RECIPE, cnn.KNOBS, _labelled(bench.data)
-            cut = _cut(bench, lengths["segmentation"])
+            cut = _cut(bench, lengths["segmentation"], True)
         is_test = chosen & (bench.data.parts == "test")
         groups = bench.data.groups[is_test]
         truth = bench.data.labels[is_test]

@@ -68,12 +68,19 @@ def _classification_text(result: dict) -> list[str]:
     columns = [("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy"), ("accuracy", "accuracy")]
     columns += [("average precision", "average_precision"), ("sensitivity", "sensitivity")]
     columns += [("specificity", "specificity")]
+    seconds = "" if result["cut_s"] is None else f" in {result['cut_s']:.0f} s"
+    by_fold = [
+        f"AUROC by fold, {row['method']}: {', '.join(f'{value:.3f}' for value in row['auroc_by_fold'])}."
+        for row in result["rows"]
+        if "auroc_by_fold" in row
+    ]
     return [
-        f"**Classification**, {_where(result, result)}. Images are cut by {result['cut_by']} ({result['variant']}).",
+        f"**Classification**, {_where(result, result)}. "
+        f"Images are cut by {result['cut_by']}{seconds} ({result['variant']}).",
         "",
         *_scored(result["rows"], columns, "auroc", len(result["seeds"])),
         "",
-        *_notes(result, result["rows"]),
+        *_notes(result, result["rows"], " ".join(by_fold)),
     ]
 
 
@@ -155,8 +162,10 @@ def _where(result: dict, about: dict) -> str:
     part = (
         "its train and validation parts, and new pictures to test"
         if result["dataset"] == "synthetic"
-        else f"fold {result['fold']} of 5"
+        else f"fold {result['folds'][0]} of 5"
     )
+    if len(result["folds"]) > 1:
+        part = f"all {len(result['folds'])} folds, so that every image is tested once"
     seeds = ", ".join(str(seed) for seed in result["seeds"])
     return (
         f"{name}, {part}: {images['train']:,} images to train, {images['validation']:,} to validate, "
@@ -261,9 +270,16 @@ def readme_blocks(text: str) -> dict[str, str]:
 
 
 def write(result: dict, project: Path) -> list[Path]:
-    """Put a result's JSON, figure and table where the repository keeps them; returns the files."""
+    """Put a result's JSON, figure and table where the repository keeps them; returns the files.
+
+    An ablation of one stage leaves what is kept of the other, if the seeds are the same.
+    """
     check_clone(project)
     store, readme = project / STORE / f"{stem(result)}.json", project / "README.md"
+    if result["benchmark"] == "ablation" and store.is_file():
+        kept = json.loads(store.read_text(encoding="utf-8"))
+        if kept["seeds"] == result["seeds"]:
+            result = result | {"stages": kept["stages"] | result["stages"]}
     write_json(store, result)
     figure = draw(result, project / "figures")
     text, block = readme.read_text(encoding="utf-8"), readme_block(result)

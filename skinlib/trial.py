@@ -23,10 +23,12 @@ import pandas as pd
 
 from skinlib import __version__, cnn, plain, segmentation, synthetic, training, unet
 from skinlib.dataset import LesionDataset, folds, from_synthetic, load_dataset, resize_images
+from skinlib.devices import operations
 from skinlib.files import CourseError, digest, written_whole
 from skinlib.processes import peak_bytes, run_python
 from skinlib.quiet import keras
 
+STAGES = ("segmentation", "classification")
 NEW_PICTURES, FIRST_NEW_LESION = 400, 3_000_000  # to test on, painted from lesions that the course never shows
 
 
@@ -97,19 +99,20 @@ def load(dataset: str, data_dir: str, fold: int, quick: bool, masks_needed: bool
 def count_macs(model: keras.Model) -> int:
     """Multiply-accumulate operations for one picture, of all convolutions and dense layers; the rest is small.
 
-    Every position of a layer's output costs as many as its kernel has weights. Raises ValueError for another kind of
-    layer with a kernel, which would otherwise be forgotten.
+    A layer that is used twice counts twice. Raises ValueError for another kind of operation with a kernel, which would
+    otherwise be forgotten.
     """
     total = 0
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            total += count_macs(layer)
-        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
-            if getattr(layer, "data_format", "channels_last") != "channels_last":
-                raise ValueError(f"{layer.name}: channels have to come last")
-            total += int(np.prod(layer.output.shape[1:-1])) * int(np.prod(layer.kernel.shape))
-        elif any(len(weight.shape) > 1 for weight in layer.weights):
-            raise ValueError(f"the operations of {layer.name} ({type(layer).__name__}) cannot be counted yet")
+    for operation in operations(model, 1):
+        if operation.type == "MatMul":
+            total += int(np.prod(operation.outputs[0].shape)) * operation.inputs[0].shape[-1]
+        elif operation.type in ("Conv2D", "DepthwiseConv2dNative"):
+            if operation.get_attr("data_format") != b"NHWC":
+                raise ValueError(f"{operation.name}: channels have to come last")
+            # At every position of the output, each weight of the kernel is used once.
+            total += int(np.prod(operation.outputs[0].shape[:-1])) * int(np.prod(operation.inputs[1].shape))
+        elif "Conv" in operation.type or "MatMul" in operation.type:
+            raise ValueError(f"the operations of {operation.name} ({operation.type}) cannot be counted yet")
     return total
 
 
@@ -133,8 +136,9 @@ def run(job: Job, data: LesionDataset, out: str | Path, masks: np.ndarray | None
 
 def identity(job: Job, data: LesionDataset, masks: np.ndarray | None) -> dict:
     """Everything that a result depends on, as JSON holds it: recipe, seed, epochs, data, versions and code."""
-    network = "plain.py" if job.recipe is None else "unet.py" if job.stage == "segmentation" else "cnn.py"
-    names = (network, "blocks.py", "training.py", "segmentation.py", "trial.py")
+    # The CNN has the U-Net inside.
+    networks = ("plain.py",) if job.recipe is None else ("unet.py", "cnn.py")[: STAGES.index(job.stage) + 1]
+    names = (*networks, "training.py", "segmentation.py", "trial.py")
     code = b"".join((Path(__file__).parent / name).read_bytes() for name in names)
     made_from = {
         **job._asdict(),

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skinlib.blocks import convolution, encoder
 from skinlib.dataset import LesionDataset, resize_images, resize_masks
 from skinlib.files import CourseError
 from skinlib.inference import answers
@@ -57,28 +56,64 @@ def build_unet(recipe: Recipe = RECIPE) -> keras.Model:
     """The network: (n, 128, 128, 3) RGB 0–255 to (n, 128, 128, 1) probabilities 0–1. Lesson 02.
 
     It decides at a quarter of the size, where its first convolution has brought the picture at once, and enlarges the
-    answer last. Source of the shape: Ronneberger et al., U-Net, MICCAI 2015; that the skips are added, not set beside,
-    is LinkNet's (Chaurasia and Culurciello 2017).
+    answer last.
     """
-    filters, normalise = recipe.filters, recipe.batch_normalisation
     inputs = keras.Input((UNET_SIZE, UNET_SIZE, 3), name="image")
-
-    # Encoder: what each level has seen is kept for the way back; the last is the bottleneck.
-    *skips, x = encoder(inputs, filters, recipe.stem_stride, normalise)
-
-    # Decoder, with skip connections: enlarge, add the encoder's sharper view, and merge.
-    for level, width in reversed(list(enumerate(filters[:-1]))):
-        x = layers.Conv2D(width, 1, use_bias=False, name=f"decoder{level}_narrow")(x)
-        x = layers.UpSampling2D(interpolation="bilinear", name=f"decoder{level}_up")(x)
-        if recipe.skip_connections:
-            x = layers.Add(name=f"decoder{level}_skip")([x, skips[level]])
-        x = convolution(x, width, f"decoder{level}a", normalise)
-        x = convolution(x, width, f"decoder{level}b", normalise)
-
-    x = layers.Conv2D(1, 1, name="lesion_score")(x)
+    _, x = down_and_up(inputs, recipe)
     x = layers.UpSampling2D(recipe.stem_stride, interpolation="bilinear", name="full_size")(x)
     outputs = layers.Activation("sigmoid", name="lesion_probability")(x)
     return keras.Model(inputs, outputs, name="unet")
+
+
+def down_and_up(pictures: keras.KerasTensor, recipe: Recipe) -> tuple[list[keras.KerasTensor], keras.KerasTensor]:
+    """The U itself: RGB 0–255 (n, h, w, 3) to what every level says, on the way down and up, and the lesion's score.
+
+    Level i is (n, h / step, w / step, filters[i]), where the step is `stem_stride` · 2^i; the score, above 0 inside the
+    lesion, is (n, h / stem_stride, w / stem_stride, 1). Source of the shape: Ronneberger et al., U-Net, MICCAI 2015;
+    that the skips are added, not set beside, is LinkNet's (Chaurasia and Culurciello 2017).
+    """
+    filters, normalise, last = recipe.filters, recipe.batch_normalisation, len(recipe.filters) - 1
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_to_one")(pictures)
+
+    # Encoder: the first convolution ("stem") moves in steps of `stem_stride`, since most of the time goes where the
+    # picture is large, and what is saved there can be spent on more epochs. Every further level sees half the width.
+    down = []
+    for level, width in enumerate(filters[:-1]):
+        strides, size = (recipe.stem_stride, recipe.stem_stride + 1) if level == 0 else (2, 3)
+        x = convolutions(2, width, f"encoder{level}", normalise, strides, size)(x)
+        down.append(x)
+
+    # Bottleneck: the last has one convolution more, and sees the whole lesion at once.
+    x = convolutions(3, filters[last], "bottleneck", normalise, 2)(x)
+
+    # Decoder, with skip connections: enlarge, add the encoder's sharper view, and merge.
+    levels = [*down, x]
+    for level in reversed(range(last)):
+        x = layers.Conv2D(filters[level], 1, use_bias=False, name=f"narrow{level}")(x)
+        x = layers.UpSampling2D(interpolation="bilinear", name=f"up{level}")(x)
+        if recipe.skip_connections:
+            x = layers.Add(name=f"skip{level}")([x, down[level]])
+        x = convolutions(2, filters[level], f"decoder{level}", normalise)(x)
+        levels.append(x)
+    return levels, layers.Conv2D(1, 1, name="lesion_score")(x)
+
+
+def convolutions(
+    count: int, width: int, name: str, normalise: bool, strides: int = 1, size: int = 3
+) -> keras.Sequential:
+    """`count` times: convolution to `width` filters, batch normalisation if asked for, ReLU.
+
+    strides, size    of the first one; the others look at 3×3 places and move in steps of 1
+    """
+    stack = []
+    for number in range(count):
+        form = (size, strides) if number == 0 else (3, 1)
+        # With normalisation, whose own offset does the same, a bias is needless.
+        stack.append(layers.Conv2D(width, *form, padding="same", use_bias=not normalise))
+        if normalise:
+            stack.append(layers.BatchNormalization(momentum=0.9))
+        stack.append(layers.ReLU())
+    return keras.Sequential(stack, name=name)
 
 
 def soft_dice_loss(masks, probabilities):

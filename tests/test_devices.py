@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinlib import devices, training, unet
+from skinlib import cnn, devices, training, unet
 from skinlib.files import CourseError, digest
 from skinlib.quiet import keras
 from skinlib.training import Batches
@@ -44,9 +44,13 @@ def tiny(outputs):
     layers = keras.layers
     inputs = keras.Input((16, 16, 3))
     x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
-    x = layers.Conv2D(4, 3, padding="same", use_bias=False)(x)
-    x = layers.BatchNormalization(momentum=0.5)(x)
-    x = layers.ReLU()(x)
+    # As in the course's networks, the normalisation stands in a network inside.
+    stack = [
+        layers.Conv2D(4, 3, padding="same", use_bias=False),
+        layers.BatchNormalization(momentum=0.5),
+        layers.ReLU(),
+    ]
+    x = keras.Sequential(stack)(x)
     if outputs == 1:
         return keras.Model(inputs, layers.Conv2D(1, 3, padding="same", activation="sigmoid")(x))
     return keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
@@ -139,7 +143,7 @@ def test_two_devices_train_as_one(alone, tmp_path):
     found = result(*ended([start(tmp_path, "mirrored")]))
     assert_same_training(found, alone)
     stored = training.open_model(tmp_path / "model.keras")
-    assert not any(layer.get_config().get("synchronized") for layer in stored.layers)
+    assert not any(layer.get_config().get("synchronized") for layer in devices.all_layers(stored))
     classes = classify()
     assert set(found["classes"]) == set(classes)
     assert found["classes"]["loss"] == pytest.approx(classes["loss"], abs=0.1)  # a step less: two batches are joined
@@ -207,7 +211,7 @@ def test_half_precision_trains_and_leaves_a_plain_model(monkeypatch, tmp_path, p
     monkeypatch.setattr(devices, "precision", lambda: precision)
     model = tiny(2)
     copy = devices.fitted(model)
-    assert {layer.compute_dtype for layer in copy.layers[1:-1]} == {precision.removeprefix("mixed_")}
+    assert {layer.compute_dtype for layer in devices.all_layers(copy)[2:-1]} == {precision.removeprefix("mixed_")}
     assert copy.layers[-1].compute_dtype == "float32" and copy(images[:1].astype(np.float32)).dtype == "float32"
     before = digest(*model.get_weights())
     history = training.train(model, *batches, 2, "sparse_categorical_crossentropy", ["accuracy"])
@@ -216,6 +220,18 @@ def test_half_precision_trains_and_leaves_a_plain_model(monkeypatch, tmp_path, p
     stored = training.open_model(tmp_path / "model.keras")
     assert {layer.dtype_policy.name for layer in stored.layers} == {"float32"}
     assert {weights.dtype for weights in stored.get_weights()} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize("build", [unet.build_unet, cnn.build_cnn])
+def test_the_networks_inside_a_network_are_fitted_too(monkeypatch, build):
+    monkeypatch.setattr(devices, "precision", lambda: "mixed_bfloat16")
+    model = build()
+    copy = devices.fitted(model)
+    assert len(devices.all_layers(copy)) == len(devices.all_layers(model)) > 30
+    kernels = [layer for layer in devices.all_layers(copy) if isinstance(layer, keras.layers.Conv2D)]
+    assert len(kernels) == 14 and {layer.compute_dtype for layer in kernels} == {"bfloat16"}
+    pictures = np.random.default_rng(0).integers(0, 256, (2, *model.input_shape[1:])).astype(np.float32)
+    assert np.asarray(copy(pictures)) == pytest.approx(np.asarray(model(pictures)), abs=0.05)
 
 
 def test_one_device_trains_the_model_itself():
@@ -246,7 +262,7 @@ def test_training_takes_the_batches_that_fit(monkeypatch, capsys):
 def test_the_memory_of_one_step_by_hand():
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(2, 3, padding="same")(inputs))
-    outputs, weights = 8 * 8 * 3 + 8 * 8 * 2, 3 * 3 * 3 * 2 + 2
+    outputs, weights = 8 * 8 * 3 + 3 * 8 * 8 * 2, 3 * 3 * 3 * 2 + 2  # the convolution, its bias, and the answer
     assert devices.step_memory(model, 5) == 4 * (2 * 5 * outputs + 4 * weights)
 
 

@@ -140,8 +140,7 @@ def test_pictures_are_never_copied_as_floats_all_at_once():
 
 
 def small_networks():
-    small = {"filters": (4, 8)}
-    return unet.build_unet(unet.RECIPE._replace(**small)), cnn.build_cnn(cnn.RECIPE._replace(**small))
+    return unet.build_unet(unet.RECIPE._replace(filters=(4, 8))), cnn.build_cnn()
 
 
 def test_both_networks_answer_as_they_do_directly():

@@ -1,11 +1,13 @@
 """The benchmarks of the networks: what they count, which images they test, what they keep, and what README shows."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from skinlib import (
     benchmark,
@@ -43,6 +45,8 @@ def test_operations_by_hand():
     assert trial.count_macs(model) == 12 * 108 + 12 * 36 + 48 * 5
     nested = keras.Sequential([keras.Input((8, 6, 3)), model, layers.Dense(2)])
     assert trial.count_macs(nested) == trial.count_macs(model) + 10
+    twice = keras.Model(inputs, layers.Add()([model(inputs), model(layers.ReLU()(inputs))]))
+    assert trial.count_macs(twice) == 2 * trial.count_macs(model)
     with pytest.raises(ValueError, match="cannot be counted"):
         trial.count_macs(keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2DTranspose(2, 2)]))
 
@@ -117,7 +121,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(trial, "in_a_process", here)
     monkeypatch.setattr(segmentation, "CROP_VARIANTS", ("crop with margin", "whole image"))
     monkeypatch.setattr(unet, "RECIPE", unet.RECIPE._replace(filters=(4, 8)))  # small, for speed
-    monkeypatch.setattr(cnn, "RECIPE", cnn.RECIPE._replace(filters=(4, 8)))
+    monkeypatch.setattr(cnn, "UNET_RECIPE", unet.RECIPE)
     views = {"one view": {"views": 1}}
     monkeypatch.setattr(unet, "KNOBS", {"half the filters": {"filters": (2, 4)}, **views})
     monkeypatch.setattr(cnn, "KNOBS", {"no class weights": {"class_weights": False}, **views})
@@ -171,10 +175,56 @@ def test_segmentation_then_classification(quick, tmp_path, capsys):
     # The kept U-Net cuts for others as well; where there are neither masks nor a U-Net, nobody cuts.
     quick.trained.clear()
     options = network_benchmark.Options("classification", out=tmp_path, models=tmp_path / "models")
-    cut = network_benchmark._cut(network_benchmark.Bench(options, quick.data, False), 1)
+    cut = network_benchmark._cut(network_benchmark.Bench(options, quick.data, False), 1, keep=False)
     assert cut.masks.shape == quick.data.masks.shape and "may have met" in cut.by
     unmasked = network_benchmark.Bench(options._replace(models=None), quick.data, False)
-    assert network_benchmark._cut(unmasked, 1) == network_benchmark.NOT_CUT and not quick.trained
+    assert network_benchmark._cut(unmasked, 1, keep=False) == network_benchmark.NOT_CUT and not quick.trained
+
+
+def test_over_all_folds_every_image_is_tested_by_a_network_that_has_not_met_it(quick, tmp_path, monkeypatch, capsys):
+    data = from_synthetic(synthetic.generate(120, 64))
+    monkeypatch.setattr(trial, "load", lambda dataset, data_dir, fold, *more: folds(data, fold))
+    monkeypatch.setattr(network_benchmark, "find_records", lambda *given, **more: [SimpleNamespace(mask=Path("m.png"))])
+    monkeypatch.setattr(network_benchmark, "FOLDS", 2)  # of the five, for speed
+    arguments = ["classification", "--dataset", "isic2018", "--data-dir", str(tmp_path), "--all-folds", "--plain"]
+    printed, result = called([*arguments, "first"], tmp_path, capsys)
+    assert [(job.stage, job.fold, job.recipe is None) for job in quick.trained] == [
+        ("segmentation", 0, False), ("segmentation", 1, False), ("classification", 0, True),
+        ("classification", 0, False), ("classification", 1, False),
+    ]  # fmt: skip
+    tested = [folds(data, fold).part("test") for fold in (0, 1)]
+    benign, plain_row, ours = result["rows"]
+    assert result["folds"] == [0, 1] and result["images"]["test"] == len(tested[0]) + len(tested[1])
+    assert benign["accuracy"]["value"] == pytest.approx(np.mean(np.concatenate([part.labels == 0 for part in tested])))
+    assert plain_row["method"] == "plain CNN, fold 0, seed 0" and "all 2 folds" in printed
+    # What each network says of its own fold's pictures, as it was kept.
+    said = {}
+    for file in (tmp_path / "trials").glob("classification-*.npz"):
+        with np.load(file) as stored:
+            made_from = json.loads(str(stored["record"]))["made_from"]
+            said[made_from["fold"], made_from["recipe"] is None] = stored["found"]
+    by_fold = [roc_auc_score(part.labels, said[fold, False]) for fold, part in enumerate(tested)]
+    assert ours["auroc_by_fold"] == pytest.approx(by_fold, abs=1e-5)
+    truth, found = np.concatenate([part.labels for part in tested]), np.concatenate([said[0, False], said[1, False]])
+    assert ours["auroc"]["value"] == pytest.approx(roc_auc_score(truth, found), abs=1e-5)
+    assert plain_row["auroc"]["value"] == pytest.approx(roc_auc_score(tested[0].labels, said[0, True]), abs=1e-5)
+
+    quick.trained.clear()
+    printed, result = called([*arguments, "none"], tmp_path, capsys)
+    assert [row["method"] for row in result["rows"]] == ['always "benign"', "our CNN"] and not quick.trained
+
+
+def test_one_stage_of_an_ablation_leaves_the_other_in_readme(tmp_path, monkeypatch):
+    kept = json.loads((links.PROJECT / network_report.STORE / "ablation_synthetic.json").read_text(encoding="utf-8"))
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "README.md").write_text(network_report.NEW_BLOCKS, encoding="utf-8")
+    network_report.write(kept, tmp_path)
+    rows = kept["stages"]["classification"]["rows"][:2]
+    one = kept | {"stages": {"classification": kept["stages"]["classification"] | {"rows": rows}}}
+    for seeds, stages in (([0], ["segmentation", "classification"]), ([0, 1], ["classification"])):
+        network_report.write(one | {"seeds": seeds}, tmp_path)
+        written = json.loads((tmp_path / network_report.STORE / "ablation_synthetic.json").read_text(encoding="utf-8"))
+        assert list(written["stages"]) == stages and written["stages"]["classification"]["rows"] == rows
 
 
 def test_an_interrupted_ablation_goes_on(quick, tmp_path, monkeypatch, capsys):
@@ -339,6 +389,12 @@ def test_write_puts_a_table_in_its_place_and_replaces_it(tmp_path):
         ("segmentation --epochs 0", "counted from 1"),
         ("segmentation --seconds 30 0", "counted from 1"),
         ("segmentation --fold 1", "--fold is for real data"),
+        ("classification --all-folds", "--all-folds is for real data"),
+        ("segmentation --all-folds", "--all-folds goes with the benchmarks classification, not with segmentation"),
+        ("classification --dataset isic2018 --all-folds --fold 1 --data-dir x", "nothing to choose"),
+        ("classification --dataset isic2018 --all-folds --variants --data-dir x", "leave out --all-folds"),
+        ("classification --plain some", "--plain can be all, first, none, not 'some'"),
+        ("segmentation --plain none", "--plain goes with the benchmarks classification"),
         ("segmentation --dataset isic2018 --fold 5 --data-dir x", "numbered 0 to 4"),
         ("classification --models x", "there is no unet_model_lightweight.keras in x"),
         ("segmentation --dataset isic2018", "--data-dir"),
@@ -383,7 +439,7 @@ def test_a_lesson_shows_one_stage_of_a_kept_ablation(tmp_path, monkeypatch):
         for arm in ("full recipe", "no skip connections")
     ]
     stage = {"images": images, "test_lesions": 22, "epochs": 3, "rows": rows}
-    about = {"benchmark": "ablation", "quick": False, "dataset": "synthetic", "cores": 2, "seeds": [0], "fold": 0}
+    about = {"benchmark": "ablation", "quick": False, "dataset": "synthetic", "cores": 2, "seeds": [0], "folds": [0]}
     (tmp_path / "kept.json").write_text(json.dumps(about | {"stages": {"segmentation": stage, "other": {}}}))
     shown, drawn = [], []
     monkeypatch.setattr(network_report, "display", lambda what: shown.append(what.data))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlib import cnn, segmentation, stages, training, unet
+from skinlib import cnn, devices, inference, segmentation, stages, training, unet
 from skinlib.dataset import PARTS
 from skinlib.files import CourseError
 from skinlib.quiet import keras
@@ -100,30 +100,89 @@ def test_every_knob_takes_back_one_choice(network, build):
 
 def test_a_network_without_normalisation_has_biases_instead():
     bare = unet.build_unet(unet.RECIPE._replace(batch_normalisation=False))
-    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in bare.layers)
-    kernels = [layer for layer in bare.layers if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (3, 3)]
-    assert len(kernels) == 10 and all(layer.use_bias for layer in kernels)
+    found = devices.all_layers(bare)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in found)
+    kernels = [layer for layer in found if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size != (1, 1)]
+    assert len(kernels) == 11 and all(layer.use_bias for layer in kernels)
 
 
-def test_the_cnn_starts_from_the_unets_encoder(small_data):
+def test_the_cnn_starts_from_the_unet(small_data):
     data = some_of_each(small_data, 12, ("train", "validation"))
     crops = segmentation.crop_lesions(data.images, data.masks)
     table = pd.DataFrame({"part": data.parts, "label": data.labels})
     training.seed_everything(0)
     segmenter = unet.build_unet()
+    names = [layer.name for layer in segmenter.layers if layer.weights]
 
-    def encoders_like_the_unets(**change):
+    def trained(**change):
         model, _ = cnn.train_cnn(crops, table, 1, 0, recipe=cnn.RECIPE._replace(**change), unet=segmenter)
-        names = [layer.name for layer in model.layers if layer.name.startswith(("encoder", "bottleneck"))]
-        pairs = [(model.get_layer(name).get_weights(), segmenter.get_layer(name).get_weights()) for name in names]
-        assert len(names) == 21
-        return [all((a == b).all() for a, b in zip(*pair, strict=True)) for pair in pairs if pair[0]]
+        look = model.get_layer("description")
+        pairs = [
+            pair
+            for name in names
+            for pair in zip(look.get_layer(name).get_weights(), segmenter.get_layer(name).get_weights(), strict=True)
+        ]
+        assert len(pairs) == 11 * 5 + 2 + 2  # convolutions with their normalisation, two narrow ones, and the score
+        return model, [(a == b).all() for a, b in pairs]
 
-    assert all(encoders_like_the_unets())
-    assert not any(encoders_like_the_unets(frozen=False))
-    assert not any(encoders_like_the_unets(start=False, frozen=False))
-    with pytest.raises(ValueError):
-        encoders_like_the_unets(filters=(16, 32, 48))
+    model, alike = trained()
+    assert all(alike)
+    # What the small layer gets to weigh of the training crops has mean 0 and spread 1.
+    standardised = model.get_layer("standardised")
+    numbers = inference.answers(keras.Model(model.input, standardised.input), crops[data.parts == "train"])
+    assert not standardised.trainable and len(model.trainable_weights) == 4
+    for kept, measured in zip(standardised.get_weights(), (numbers.mean(axis=0), numbers.var(axis=0)), strict=True):
+        np.testing.assert_allclose(kept, measured, atol=1e-5)
+    assert not any(trained(frozen=False)[1])
+    assert not any(trained(start=False, frozen=False)[1])
+    segmenter = unet.build_unet(unet.RECIPE._replace(filters=(16, 32, 48)))
+    with pytest.raises(CourseError, match="does not fit into the CNN: train both anew"):
+        cnn.train_cnn(crops, table, 1, 0, unet=segmenter)
+
+
+def test_the_recipe_follows_the_number_of_labels():
+    few, many = cnn.recipe_for(cnn.MANY_LABELS - 1, has_unet=True), cnn.recipe_for(cnn.MANY_LABELS, has_unet=True)
+    assert json.dumps(cnn.recipe_for(np.int64(5), has_unet=True)._asdict())  # as a checkpoint keeps it
+    assert few == cnn.RECIPE and many == cnn.RECIPE._replace(frozen=False)
+    # Random weights that stay as they are would describe nothing.
+    assert cnn.recipe_for(10, has_unet=False) == cnn.RECIPE._replace(start=False, frozen=False)
+    assert cnn.default_epochs(False, few) > cnn.default_epochs(False, many) > cnn.default_epochs(True)
+
+
+def test_patterns_are_counted_inside_the_lesion_and_outside():
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=(2, 8, 8, 3)).astype(np.float32)
+    share = np.zeros((2, 8, 8, 1), np.float32)
+    share[0, 2:6, 3:7] = 1  # of the second picture, nothing counts
+    mean, spread = (np.asarray(found) for found in cnn._mean_and_spread(level, share))
+    inside = level[0, 2:6, 3:7].reshape(16, 3)
+    by_hand = inside.sum(axis=0) / (16 + 0.64)
+    np.testing.assert_allclose(mean[0], by_hand, rtol=1e-5)
+    deviation = np.sqrt(np.square(inside - by_hand).sum(axis=0) / (16 + 0.64) + 1e-5)
+    np.testing.assert_allclose(spread[0], deviation, rtol=1e-5)
+    assert np.abs(mean[1]).max() == 0 and spread[1].max() < 0.004
+
+
+def test_the_numbers_tell_lesion_from_skin():
+    """A pattern outside the lesion changes what is said of the skin alone, once the U-Net says where the lesion is."""
+    whole, parted = cnn._description(cnn.RECIPE._replace(lesion_and_skin=False)), cnn._description(cnn.RECIPE)
+    filters = sum(unet.RECIPE.filters) + sum(unet.RECIPE.filters[:-1])
+    assert whole.output_shape == (None, 3 * filters) and parted.output_shape == (None, 5 * filters)
+    alone = cnn._description(cnn.RECIPE._replace(every_level=False))
+    assert alone.output_shape == (None, 5 * unet.RECIPE.filters[-1])
+    weights = parted.get_layer("lesion_score").get_weights()
+    parted.get_layer("lesion_score").set_weights([np.zeros_like(weights[0]), np.full_like(weights[1], -30)])
+    numbers = np.asarray(parted(np.random.default_rng(0).uniform(0, 255, (2, 128, 128, 3))))
+    width, step = unet.RECIPE.filters[0], 5 * unet.RECIPE.filters[0]
+    first_level = numbers[:, :step].reshape(2, 5, width)  # no lesion anywhere: inside, nothing is counted
+    assert np.abs(first_level[:, [0, 2]]).max() < 1e-5 < np.abs(first_level[:, 3]).max()
+
+
+@pytest.mark.parametrize("build", [unet.build_unet, cnn.build_cnn])
+def test_a_summary_fits_on_one_screen(build):
+    lines = []
+    build().summary(print_fn=lambda line, **_: lines.append(line), line_length=100)
+    assert 15 < len("".join(lines).splitlines()) < 50
 
 
 def test_a_recipe_reaches_the_training(small_data, monkeypatch):

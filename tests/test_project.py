@@ -114,9 +114,9 @@ def test_readme_shows_only_pictures_that_exist_and_are_made():
 def test_imports_run_one_way():
     order = [
         {"files", "progress", "colour", "quiet", "annotators"},
-        {"painting", "isic", "pixels", "processes", "duplicates", "fetch", "inference", "devices", "blocks"},
+        {"painting", "isic", "pixels", "processes", "duplicates", "fetch", "inference", "devices"},
         {"lesion", "artefacts", "store", "sources", "distributed"}, {"synthetic"}, {"dataset", "checkpoint"},
-        {"training", "plots"}, {"unet", "segmentation", "cnn", "evaluation", "plain"},
+        {"training", "plots"}, {"unet", "segmentation", "evaluation", "plain"}, {"cnn"},  # which has the U-Net inside
         {"stages", "predict", "leakage", "trial", "network_report"},
         {"data_benchmark", "inference_benchmark", "network_benchmark"}, {"course", "benchmark"}, {"__main__"},
     ]  # fmt: skip
