@@ -427,7 +427,7 @@ def ablation(options: Options) -> dict:
             recipe, knobs, cut, chosen = unet.RECIPE, unet.KNOBS, NOT_CUT, np.ones(len(bench.data), bool)
         else:
             recipe, knobs, chosen = cnn.RECIPE, cnn.KNOBS, _labelled(bench.data)
-            cut = _cut(bench, lengths["segmentation"], True)
+            cut = _cut(bench, lengths["segmentation"], keep=True)
         is_test = chosen & (bench.data.parts == "test")
         groups = bench.data.groups[is_test]
         truth = bench.data.labels[is_test]
