@@ -81,6 +81,9 @@ def _add_benchmark(benchmark: argparse.ArgumentParser) -> None:
     networks.add_argument("--seeds", type=int, default=1, metavar="N", help="train each network N times")
     networks.add_argument("--epochs", type=int, metavar="N", help="of ours; ablation: of every arm")
     networks.add_argument(
+        "--unet-epochs", type=int, metavar="N", help="classification: of the U-Net that cuts, where one is trained"
+    )
+    networks.add_argument(
         "--seconds", type=int, nargs="+", default=(), metavar="S", help="segmentation: ours after so much training too"
     )
     networks.add_argument("--variants", action="store_true", help="classification: four ways of cutting the images")
@@ -89,7 +92,10 @@ def _add_benchmark(benchmark: argparse.ArgumentParser) -> None:
     )
     networks.add_argument("--stage", help="ablation: segmentation or classification (default: both)")
     networks.add_argument(
-        "--models", type=Path, help="classification: cut with the U-Net of this folder, and train none"
+        "--models", type=Path, help="classification, ablation: cut with the U-Net of this folder, and train none"
+    )
+    networks.add_argument(
+        "--start", type=Path, help="classification, ablation: ours starts from the CNN of this folder, not the U-Net"
     )
 
 

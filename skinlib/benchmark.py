@@ -53,7 +53,7 @@ class Setting(NamedTuple):
     unet_pictures: int = 6000
     unet_epochs: int = 10
     cnn_pictures: int = 3000
-    cnn_epochs: int = 12
+    cnn_epochs: int = cnn.default_epochs(quick=False)
     real_epochs: int = unet.default_epochs("isic2018", quick=False)
 
 
@@ -231,7 +231,7 @@ def _classifier_transfer(real: LesionDataset, painted_unet: keras.Model, setting
     seed_everything(seed)
     start = time.perf_counter()
     crops = segmentation.crop_lesions(painted.images, painted.masks)
-    model, _ = cnn.train_cnn(crops, table, setting.cnn_epochs, seed, unet=painted_unet)
+    model, _ = cnn.train_cnn(crops, table, setting.cnn_epochs, seed, start=painted_unet)
     seconds = time.perf_counter() - start
     found = segmentation.masks_from_probabilities(
         unet.predict_masks(painted_unet, labelled.images), labelled.images.shape[1]

@@ -1,5 +1,6 @@
 """Lesson 04: a small CNN that tells benign from malignant. An RGB crop of 180×180 in, two class probabilities out."""
 
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,9 @@ import pandas as pd
 from skinlib.dataset import MALIGNANT
 from skinlib.files import CourseError, digest
 from skinlib.inference import answers
+from skinlib.progress import progress
 from skinlib.quiet import keras
-from skinlib.training import BATCH_SIZE, Batches, augmentation, train
+from skinlib.training import BATCH_SIZE, Augment, Batches, augmentation, check_pictures, train
 from skinlib.unet import RECIPE as UNET_RECIPE
 from skinlib.unet import UNET_SIZE, down_and_up
 
@@ -18,13 +20,17 @@ layers, ops = keras.layers, keras.ops
 
 CNN_SIZE = 180
 CNN_FILE = "melanoma_cnn_model.keras"
+DESCRIPTION = "description"  # the layer that has the U-Net inside
 
 
 class Recipe(NamedTuple):
     """Every choice behind the CNN, with a name, so that each can be taken back alone: `KNOBS`. Lesson 04."""
 
-    start: bool = True  # from the U-Net that has learned to outline, not from random weights
+    start: bool = True  # from what another network has learned, such as the U-Net, not from random weights
     frozen: bool = True  # what the U-Net has learned stays as it is, and only what comes after it learns
+    size: int = UNET_SIZE  # pixels to which a crop is shrunk for the U-Net inside
+    versions: int = 8  # of each training crop, changed at random, of which a frozen U-Net is asked
+    rate: float = 1e-3  # the step size at its peak: with few crops, a larger one makes the validation loss jump
     lesion_and_skin: bool = True  # patterns are counted inside the lesion and outside, not over the whole crop
     every_level: bool = True  # the answer rests on all levels, on the way down and up, not on the bottleneck alone
     dropout: float = 0.3  # of what the small layer says; of the numbers that it weighs, a third as much
@@ -36,10 +42,13 @@ class Recipe(NamedTuple):
 
 
 RECIPE = Recipe()
+# Where the U-Net inside learns too: 96 pixels are 0.56 of the work of 128, to be spent on more epochs.
+LEARNING = {"frozen": False, "size": 96, "rate": 2e-3}
 # What `skinlib benchmark ablation` takes back, one at a time.
 KNOBS = {
-    "random weights to start with": {"start": False, "frozen": False},
-    "the U-Net learns on": {"frozen": False},
+    "random weights to start with": LEARNING | {"start": False},
+    "the U-Net learns on": LEARNING,
+    "one version of each crop": {"versions": 1},
     "lesion and skin in one": {"lesion_and_skin": False},
     "the bottleneck alone": {"every_level": False},
     "no dropout": {"dropout": 0.0},
@@ -55,14 +64,15 @@ KNOBS = {
 MANY_LABELS = 4000
 
 
-def recipe_for(crops: int, has_unet: bool) -> Recipe:
-    """The recipe for so many crops to learn from, and with or without a U-Net to start from. Lesson 04."""
-    return RECIPE._replace(start=has_unet, frozen=has_unet and bool(crops < MANY_LABELS))
+def recipe_for(crops: int, has_start: bool) -> Recipe:
+    """The recipe for so many crops to learn from, and with or without a network to start from. Lesson 04."""
+    frozen = has_start and bool(crops < MANY_LABELS)
+    return RECIPE._replace(start=has_start, **({} if frozen else LEARNING))
 
 
 def default_epochs(quick: bool, recipe: Recipe = RECIPE) -> int:
-    """How long lesson 04 trains: an epoch in which the U-Net learns too takes about four times as long."""
-    return 3 if quick else 24 if recipe.frozen else 16
+    """How long lesson 04 trains: where the U-Net stays as it is, an epoch of the small layer takes next to no time."""
+    return 3 if quick else 40 if recipe.frozen else 20
 
 
 def build_cnn(recipe: Recipe = RECIPE) -> keras.Model:
@@ -72,7 +82,7 @@ def build_cnn(recipe: Recipe = RECIPE) -> keras.Model:
     between two rounds of dropout, and two classes.
     """
     inputs = keras.Input((CNN_SIZE, CNN_SIZE, 3), name="crop")
-    x = layers.Resizing(UNET_SIZE, UNET_SIZE, name="as_the_unet_sees_it")(inputs)
+    x = layers.Resizing(recipe.size, recipe.size, name="as_the_unet_sees_it")(inputs)
     x = _description(recipe)(x)
     x = layers.BatchNormalization(momentum=0.9, center=False, scale=False, epsilon=1e-5, name="standardised")(x)
     x = layers.Dropout(recipe.dropout / 3, seed=0, name="dropout_numbers")(x)
@@ -83,13 +93,13 @@ def build_cnn(recipe: Recipe = RECIPE) -> keras.Model:
 
 
 def _description(recipe: Recipe) -> keras.Model:
-    """RGB 0–255 (n, 128, 128, 3) to (n, numbers): how much there is of every pattern, how unevenly, and where.
+    """RGB 0–255 (n, size, size, 3) to (n, numbers): how much there is of every pattern, how unevenly, and where.
 
     Of every filter of every level of the U-Net, its mean, its standard deviation and its maximum inside the lesion, and
     mean and standard deviation outside; not Flatten, which would need millions of weights. What is inside, the U-Net
     says itself, pixel by pixel, as a probability.
     """
-    pictures = keras.Input((UNET_SIZE, UNET_SIZE, 3), name="picture")
+    pictures = keras.Input((recipe.size, recipe.size, 3), name="picture")
     levels, score = down_and_up(pictures, UNET_RECIPE)
     lesion = ops.cast(layers.Activation("sigmoid", name="lesion_probability")(score), "float32")
     bottleneck = len(UNET_RECIPE.filters) - 1
@@ -103,7 +113,7 @@ def _description(recipe: Recipe) -> keras.Model:
         numbers += [*_mean_and_spread(level, inside), ops.max(level * inside, axis=(1, 2))]
         if recipe.lesion_and_skin:
             numbers += _mean_and_spread(level, 1 - inside)
-    return keras.Model(pictures, layers.Concatenate(name="numbers")(numbers), name="description")
+    return keras.Model(pictures, layers.Concatenate(name="numbers")(numbers), name=DESCRIPTION)
 
 
 def _mean_and_spread(level: keras.KerasTensor, share: keras.KerasTensor) -> list[keras.KerasTensor]:
@@ -119,27 +129,56 @@ def _mean_and_spread(level: keras.KerasTensor, share: keras.KerasTensor) -> list
     return [ops.squeeze(each, axis=(1, 2)) for each in (mean, ops.sqrt(variance + 1e-5))]
 
 
-def take_unet(model: keras.Model, unet: keras.Model, crops: np.ndarray, frozen: bool) -> None:
-    """Put what a U-Net has learned into the CNN. Raises CourseError if it is not of the course's shape.
+def take(model: keras.Model, learned: keras.Model) -> None:
+    """Put what another network has learned to see into the CNN. Raises CourseError if it is not of the course's shape.
 
-    frozen    it stays as it is. What it says of a picture is then the same in every epoch, so the mean and spread of
-              each of its numbers over the training crops, uint8 (n, 180, 180, 3), are measured once and kept
+    learned    the U-Net of lesson 02, or a CNN of lesson 04 that was trained on other pictures
     """
-    look = model.get_layer("description")
+    inside = next((layer for layer in learned.layers if layer.name == DESCRIPTION), learned)
     try:
-        for layer in look.layers:
+        for layer in model.get_layer(DESCRIPTION).layers:
             if layer.weights:
-                layer.set_weights(unet.get_layer(layer.name).get_weights())
+                layer.set_weights(inside.get_layer(layer.name).get_weights())
     except ValueError:
         raise CourseError(
-            "this U-Net does not fit into the CNN: train both anew, into a run folder of their own"
+            "this network does not fit into the CNN: train it anew with this version, into a run folder of its own"
         ) from None
-    if frozen:
-        look.trainable = False
-        standardised = model.get_layer("standardised")
-        found = answers(keras.Model(model.input, standardised.input), crops)
-        standardised.set_weights([found.mean(axis=0), found.var(axis=0)])
-        standardised.trainable = False
+
+
+def describe(model: keras.Model, crops: np.ndarray) -> np.ndarray:
+    """The numbers by which the CNN describes crops: uint8 (n, 180, 180, 3) to float32 (n, 1440). Lesson 04."""
+    return answers(keras.Model(model.input, model.get_layer("standardised").input), crops)
+
+
+def _shrunk(model: keras.Model, crops: np.ndarray) -> np.ndarray:
+    """Crops as the U-Net inside sees them: uint8 (n, 180, 180, 3) to uint8 (n, size, size, 3)."""
+    look = keras.Model(model.input, model.get_layer("as_the_unet_sees_it").output)
+    found = np.empty((len(crops), *look.output_shape[1:]), np.uint8)
+    for start in range(0, len(crops), 256):  # float32 takes four times the memory
+        found[start : start + 256] = np.rint(answers(look, crops[start : start + 256]))
+    return found
+
+
+def _described(look: keras.Model, pictures: np.ndarray, change: Augment | None, versions: int, seed: int) -> np.ndarray:
+    """What the description `look` says of changed versions of each picture: float32 (n, versions, 1440).
+
+    pictures    uint8 (n, size, size, 3); change: None if there is nothing to change, and one version is enough
+    """
+    versions = versions if change else 1
+    found = np.empty((len(pictures), versions, look.output_shape[-1]), np.float32)
+    chunks = [range(len(pictures))[start : start + 128] for start in range(0, len(pictures), 128)]
+    steps = versions * len(chunks)
+    for version, chunk in progress(product(range(versions), chunks), "describing the crops", steps, "batch"):
+        seen = pictures[chunk]
+        if change:
+            generators = [np.random.default_rng([seed, version, i]) for i in chunk]
+            seen = np.stack([change(picture, None, rng)[0] for picture, rng in zip(seen, generators, strict=True)])
+        found[chunk, version] = answers(look, seen)
+    return found
+
+
+def _one_version(versions: np.ndarray, _: None, rng: np.random.Generator) -> tuple[np.ndarray, None]:
+    return versions[rng.integers(len(versions))], None
 
 
 def class_weights(labels: np.ndarray) -> np.ndarray:
@@ -161,29 +200,47 @@ def train_cnn(
     checkpoint: str | Path | None = None,
     recipe: Recipe = RECIPE,
     seconds: float | None = None,
-    unet: keras.Model | None = None,
+    start: keras.Model | None = None,
 ) -> tuple[keras.Model, dict]:
     """Train on the train part, choose the best epoch on the validation part; returns the model and its history.
 
     crops         uint8 RGB (n, 180, 180, 3); table: one row per crop with the columns part and label
-    checkpoint    a file that lets a killed training go on; seconds: a limit, see `training.train`
-    unet          the network of lesson 02, which this one has inside; None: from random weights
+    checkpoint    a file that lets a killed training go on; seconds: a limit, see `training.train`. Neither knows of
+                  the time in which a frozen U-Net is asked, before training starts
+    start         the network of lesson 02, which this one has inside, or a CNN trained before on other pictures;
+                  None: from random weights
     """
-    model = build_cnn(recipe)
-    if recipe.start and unet is not None:
-        take_unet(model, unet, crops[(table["part"] == "train").to_numpy()], recipe.frozen)
+    parts = {part: (table["part"] == part).to_numpy() for part in ("train", "validation")}
+    for chosen in parts.values():
+        check_pictures(crops[chosen])
+    model, has_start = build_cnn(recipe), recipe.start and start is not None
+    if has_start:
+        take(model, start)
+    made_from = {"seed": seed, "weights": digest(*model.get_weights())} | recipe._asdict()
+    shrunk, look, standardised = (
+        model.get_layer(name) for name in ("as_the_unet_sees_it", DESCRIPTION, "standardised")
+    )
+    # Crops are shrunk once, not in every epoch: training starts behind that layer.
+    inputs = {part: _shrunk(model, crops[chosen]) for part, chosen in parts.items()}
+    change = augmentation(recipe.turns, recipe.changes)
+    if recipe.frozen and has_start:
+        # What the U-Net says of a crop will not change any more: it is asked once, and only the rest is trained.
+        look.trainable = standardised.trainable = False
+        inputs["train"] = _described(look, inputs["train"], change, recipe.versions, seed)
+        inputs["validation"] = answers(look, inputs["validation"])
+        standardised.set_weights([inputs["train"].mean(axis=(0, 1)), inputs["train"].var(axis=(0, 1))])
+        learner, change = keras.Model(standardised.input, model.output), _one_version
+    else:
+        learner = keras.Model(shrunk.output, model.output)
     batches = []
-    for part, how in (("train", augmentation(recipe.turns, recipe.changes)), ("validation", None)):
-        chosen = (table["part"] == part).to_numpy()
-        labels = table.loc[chosen, "label"].to_numpy()
+    for part, how in (("train", change), ("validation", None)):
+        labels = table.loc[parts[part], "label"].to_numpy()
         weights = class_weights(labels) if recipe.class_weights else None
-        batches.append(Batches(crops[chosen], labels, BATCH_SIZE, seed, how, weights))
-    # A gentler step than the U-Net's: with few crops, a large one makes the validation loss jump.
+        batches.append(Batches(inputs[part], labels, 2 * BATCH_SIZE, seed, how, weights))
     history = train(
-        model, *batches, epochs, "sparse_categorical_crossentropy", ["accuracy"], 1e-3, what="training the CNN",
-        checkpoint=checkpoint, seconds=seconds, cosine=recipe.cosine_schedule,
-        made_from={"crops": digest(crops, *(batch.targets for batch in batches)), "seed": seed} | recipe._asdict()
-        | {"weights": digest(*model.get_weights())},
+        learner, *batches, epochs, "sparse_categorical_crossentropy", ["accuracy"], recipe.rate,
+        what="training the CNN", checkpoint=checkpoint, seconds=seconds, cosine=recipe.cosine_schedule,
+        made_from={"crops": digest(crops, *(batch.targets for batch in batches))} | made_from,
     )  # fmt: skip
     return model, history
 

@@ -49,7 +49,9 @@ class Options(NamedTuple):
     plain: str = "all"
     stage: str | None = None
     epochs: int | None = None
+    unet_epochs: int | None = None
     models: Path | None = None
+    start: Path | None = None
     write: bool = False
 
 
@@ -60,12 +62,14 @@ GOES_WITH = {
     "fold": TRAINED,
     "seeds": TRAINED,
     "epochs": TRAINED,
+    "unet_epochs": ("classification",),
     "seconds": ("segmentation",),
     "variants": ("classification",),
     "all_folds": ("classification",),
     "plain": ("classification",),
     "stage": ("ablation",),
     "models": ("classification", "ablation"),
+    "start": ("classification", "ablation"),
     "write": NAMES,
 }
 
@@ -78,8 +82,9 @@ def check(options: Options) -> None:
             raise CourseError(f"--{option} goes with the benchmarks {', '.join(benchmarks)}, not with {options.name}")
     if options.name not in NAMES:
         return
-    if min(options.seeds, 1 if options.epochs is None else options.epochs, *options.seconds) < 1:
-        raise CourseError("--seeds, --epochs and --seconds are counted from 1")
+    lengths = [length for length in (options.epochs, options.unet_epochs) if length is not None]
+    if min([options.seeds, *lengths, *options.seconds]) < 1:
+        raise CourseError("--seeds, --epochs, --unet-epochs and --seconds are counted from 1")
     if options.stage not in (None, *STAGES):
         raise CourseError(f"there is no stage '{options.stage}'; there are: {', '.join(STAGES)}")
     if options.models and options.stage == "segmentation":
@@ -97,6 +102,12 @@ def check(options: Options) -> None:
         raise CourseError(f"there is no fold {options.fold}: they are numbered 0 to {FOLDS - 1}")
     if options.models and not (options.models / unet.UNET_FILE).is_file():
         raise CourseError(f"there is no {unet.UNET_FILE} in {options.models}: --models is a run's folder, RUN/models")
+    if options.start and options.stage == "segmentation":
+        raise CourseError("--start names the CNN that ours starts from: it goes with --stage classification")
+    if options.start and not (options.start / cnn.CNN_FILE).is_file():
+        raise CourseError(f"there is no {cnn.CNN_FILE} in {options.start}: --start is a run's folder, RUN/models")
+    if options.start and options.start.resolve() == (Path(options.out) / "models").resolve():
+        raise CourseError(f"the CNN of --start would be written over: choose another --out than {options.out}")
     if options.write:
         if options.quick:
             raise CourseError("--write keeps what was measured, and the figures of --quick mean nothing")
@@ -182,11 +193,12 @@ class Bench(NamedTuple):
     ) -> list[trial.Result]:
         """One `trial` per seed; models: one per seed, which then answers instead of a newly trained one."""
         options, results = self.options, []
+        start = options.start / cnn.CNN_FILE if options.start else cut.unet
         for place, seed in enumerate(_seeds(options) if seeds is None else seeds):
             job = trial.Job(
                 stage, recipe, seed, epochs, options.dataset, str(_data_dir(options)), options.fold, options.quick,
                 self.masks_needed, seconds, str(models[place]) if models else None, cut.file and str(cut.file),
-                cut.unet and str(cut.unet) if recipe else None, variant,
+                str(start) if start and stage == STAGES[1] and recipe else None, variant,
             )  # fmt: skip
             results.append(trial.run(job, self.data, options.out, cut.masks))
         return results
@@ -242,7 +254,7 @@ def segmentation_benchmark(options: Options) -> dict:
         ours = bench.trials("segmentation", recipe, length)
         found = [result.found for result in ours]
         rows.append(_segmentation_row(method, masks, found, test.groups, mean_cost(ours)))
-    _keep_model(ours[0], options.out)
+    _keep_models(options.out, ours[0].model)
     curve = []
     for budget in progress(options.seconds, "the curve", len(options.seconds), "training"):
         # The schedule has to fit the budget: a step size that has not yet fallen is worth little.
@@ -270,10 +282,21 @@ def _means(scores: np.ndarray) -> dict[str, float]:
     return dict(zip(("dice", "jaccard", "thresholded_jaccard"), scores.mean(axis=0).tolist(), strict=True))
 
 
-def _keep_model(result: trial.Result, out: Path) -> None:
-    """The first seed's U-Net where a run of the course has it: `skinlib predict --models OUT/models` finds it."""
-    with written_whole(Path(out) / "models" / unet.UNET_FILE) as unfinished:
-        shutil.copyfile(result.model, unfinished)
+def _keep_models(out: Path, *networks: Path) -> None:
+    """The first seed's U-Net and CNN, with their records, where a run of the course has them: `skinlib predict
+    --models OUT/models` finds them. A CNN that belonged to another U-Net does not stay.
+    """
+    folder = Path(out) / "models"
+    (folder / cnn.CNN_FILE).unlink(missing_ok=True)
+    for network, name in zip(networks, (unet.UNET_FILE, cnn.CNN_FILE), strict=False):
+        for source, target in ((network, folder / name), (network.with_suffix(".json"), _record(folder / name))):
+            if source.is_file() and source.resolve() != target.resolve():
+                with written_whole(target) as unfinished:
+                    shutil.copyfile(source, unfinished)
+
+
+def _record(model: Path) -> Path:
+    return model.with_suffix(".json")
 
 
 # -- classification --------------------------------------------------------------------------------------------------
@@ -306,7 +329,7 @@ def classification_benchmark(options: Options) -> dict:
         variants = segmentation.CROP_VARIANTS
     rows = [_classification_row('always "benign"', labels, [np.zeros(len(labels))], groups, {})]
     to_learn_from = int((folds[0].labelled & (folds[0].bench.data.parts == "train")).sum())
-    recipe = cnn.recipe_for(to_learn_from, cut.unet is not None)
+    recipe = cnn.recipe_for(to_learn_from, bool(cut.unet or options.start))
     epochs = options.epochs or cnn.default_epochs(options.quick, recipe)
     planned = [("plain CNN", None, plain.CNN_EPOCHS, variants[0])] * (options.plain != "none")
     planned += [
@@ -324,6 +347,8 @@ def classification_benchmark(options: Options) -> dict:
         ]
         found = [np.concatenate([results[place].found for results in by_fold]) for place in range(len(seeds))]
         costs = mean_cost([result for results in by_fold for result in results])
+        if knobs is not None and variant == variants[0] and cut.unet:
+            _keep_models(options.out, cut.unet, by_fold[0][0].model)
         row = _classification_row(method, _tested(chosen, "labels"), found, _tested(chosen, "groups"), costs)
         if len(chosen) > 1:
             row["auroc_by_fold"] = [_auroc(fold, results) for fold, results in zip(chosen, by_fold, strict=True)]
@@ -336,15 +361,28 @@ def classification_benchmark(options: Options) -> dict:
     }
     return {
         "images": images, "test_lesions": sum(one["test_lesions"] for one in about), "folds": list(numbers),
-        "cut_by": cut.by, "cut_s": cut.seconds, "variant": variants[0], "rows": rows,
+        "cut_by": cut.by, "cut_s": cut.seconds, "variant": variants[0], "start": _start(options, cut), "rows": rows,
     }  # fmt: skip
 
 
 def _fold(options: Options, first: bool) -> Fold:
     bench = _bench(options, masks_needed=False)
     labelled = _labelled(bench.data)
-    # --epochs is of the CNN here: the U-Net that cuts always learns as long as the course has it learn.
-    return Fold(bench, labelled, _cut(bench, unet.default_epochs(options.dataset, options.quick), first))
+    epochs = options.unet_epochs or unet.default_epochs(options.dataset, options.quick)
+    return Fold(bench, labelled, _cut(bench, epochs, first))
+
+
+def _start(options: Options, cut: Cut) -> str:
+    """What our CNN starts from, in words."""
+    if not options.start:
+        return "the same U-Net" if cut.unet else "random weights"
+    try:
+        record = json.loads(_record(options.start / cnn.CNN_FILE).read_text(encoding="utf-8"))
+        of = record["made_from"]["dataset"]
+        known = f"the CNN of --start, trained on {network_report.DATA_NAMES[of]}"
+    except (OSError, ValueError, KeyError, TypeError):
+        of, known = options.dataset, "the CNN of --start"
+    return known if of != options.dataset else f"{known}, which may have met the test images"
 
 
 def _tested(folds: Sequence[Fold], name: str) -> np.ndarray:
@@ -379,7 +417,7 @@ def _cut(bench: Bench, epochs: int, keep: bool) -> Cut:
         result = bench.trials("segmentation", unet.RECIPE._asdict(), epochs, seeds=[options.seed])[0]
         file, by, seconds = result.model, "our U-Net, trained on the same train part", result.cost["training_s"]
         if keep:
-            _keep_model(result, options.out)
+            _keep_models(options.out, file)
     else:
         return NOT_CUT
     probabilities = unet.predict_masks(open_model(file), bench.data.images)
@@ -445,7 +483,7 @@ def ablation(options: Options) -> dict:
             rows.append({"arm": name, **as_json(measured), **mean_cost(results)})
         result["stages"][stage] = _about(bench.data, chosen) | {"epochs": epochs, "rows": rows}
         if stage == "classification":
-            result["stages"][stage]["cut_by"] = cut.by
+            result["stages"][stage] |= {"cut_by": cut.by, "start": _start(options, cut)}
     return result
 
 

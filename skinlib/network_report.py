@@ -76,7 +76,7 @@ def _classification_text(result: dict) -> list[str]:
     ]
     return [
         f"**Classification**, {_where(result, result)}. "
-        f"Images are cut by {result['cut_by']}{seconds} ({result['variant']}).",
+        f"Images are cut by {result['cut_by']}{seconds} ({result['variant']}); our CNN starts from {result['start']}.",
         "",
         *_scored(result["rows"], columns, "auroc", len(result["seeds"])),
         "",
@@ -127,6 +127,7 @@ def _ablation_text(result: dict) -> list[str]:
                 told += [with_interval(row[name]), difference]
             rows.append([*told, _figure(row, "training_s", "{:.0f} s") if row["epochs"] else "none of its own"])
         cut = f" Images are cut by {about['cut_by']}." if "cut_by" in about else ""
+        cut += f" Our CNN starts from {about['start']}." if "start" in about else ""
         lines += [
             f"**One choice taken back at a time: {stage}**, {_where(result, about)}; epochs: {about['epochs']}.{cut}",
             "",

@@ -1,4 +1,4 @@
-"""Keras and TensorFlow, started without their start-up messages: `from skinlib.quiet import keras, tf`."""
+"""Keras and TensorFlow, started fast and without start-up messages: `from skinlib.quiet import keras, tf`."""
 
 import contextlib
 import os
@@ -19,6 +19,8 @@ def _without_start_up_messages() -> Iterator[None]:
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# By itself TensorFlow calls oneDNN's convolutions on some newer processors only; on older ones they are faster too.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 with _without_start_up_messages():
     import keras
     import tensorflow as tf

@@ -117,9 +117,9 @@ def ready_cnn(
     if stored is None:
         seed_everything(seed)
         checkpoint = checkpoint_path(run_dir, cnn.CNN_FILE)
-        recipe = cnn.recipe_for(int((table["part"] == "train").sum()), has_unet=True)
+        recipe = cnn.recipe_for(int((table["part"] == "train").sum()), has_start=True)
         epochs = cnn.default_epochs(quick, recipe)
-        stored = cnn.train_cnn(crops, table, epochs, seed, checkpoint=checkpoint, recipe=recipe, unet=segmenter)
+        stored = cnn.train_cnn(crops, table, epochs, seed, checkpoint=checkpoint, recipe=recipe, start=segmenter)
         keep_cnn(*stored, crops, table, run_dir, seed, quick)
         detail = (
             f"Lesson 04 had left none for these crops, so it was trained now, in {time.perf_counter() - start:.0f} s."

@@ -40,7 +40,7 @@ class Job(NamedTuple):
     seconds     a limit on the training, or None
     model       a .keras file: answer with that model instead of training one
     masks       classification: an .npz with the masks by which all images are cut; None: whole images
-    unet        classification: the .keras file of the U-Net whose encoder ours starts from; None: from random weights
+    start       classification: the .keras file of the U-Net or CNN that ours starts from; None: from random weights
     variant     classification: one of `segmentation.CROP_VARIANTS`
     dataset, data_dir, fold, quick, masks_needed    the data, as in `load`
     """
@@ -57,7 +57,7 @@ class Job(NamedTuple):
     seconds: float | None = None
     model: str | None = None
     masks: str | None = None
-    unet: str | None = None
+    start: str | None = None
     variant: str = "crop with margin"
 
 
@@ -138,14 +138,14 @@ def identity(job: Job, data: LesionDataset, masks: np.ndarray | None) -> dict:
     """Everything that a result depends on, as JSON holds it: recipe, seed, epochs, data, versions and code."""
     # The CNN has the U-Net inside.
     networks = ("plain.py",) if job.recipe is None else ("unet.py", "cnn.py")[: STAGES.index(job.stage) + 1]
-    names = (*networks, "training.py", "segmentation.py", "trial.py")
+    names = (*networks, "training.py", "inference.py", "quiet.py", "segmentation.py", "trial.py")
     code = b"".join((Path(__file__).parent / name).read_bytes() for name in names)
     made_from = {
         **job._asdict(),
         "data_dir": None,  # the content counts, not where it lies
         "model": job.model and Path(job.model).name,
         "masks": None if masks is None else digest(masks),
-        "unet": job.unet and digest(*training.open_model(job.unet).get_weights()),
+        "start": job.start and digest(*training.open_model(job.start).get_weights()),
         "data": data.identity,
         "versions": {"skinlib": __version__} | {name: version(name) for name in ("keras", "tensorflow", "numpy")},
         "code": hashlib.blake2b(code, digest_size=8).hexdigest(),
@@ -215,8 +215,8 @@ def _classification(job: Job, data: LesionDataset, masks: np.ndarray | None) -> 
         train, predict, views = partial(plain.train_cnn, *given), plain.predict, 1
     else:
         recipe = cnn.Recipe(**_as_tuples(job.recipe))
-        start = training.open_model(job.unet) if job.unet else None
-        train = partial(cnn.train_cnn, *given, recipe=recipe, seconds=job.seconds, unet=start)
+        start = training.open_model(job.start) if job.start else None
+        train = partial(cnn.train_cnn, *given, recipe=recipe, seconds=job.seconds, start=start)
         predict, views = partial(cnn.predict_labels, views=recipe.views), recipe.views
     model, found, cost = _measured(job, train, predict, crops[labelled & test], int((table["part"] == "train").sum()))
     return model, found, cost | {"views": views}

@@ -1,6 +1,7 @@
 """The benchmarks of the networks: what they count, which images they test, what they keep, and what README shows."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from skinlib import (
     network_report,
     plain,
     plots,
+    predict,
     processes,
     segmentation,
     synthetic,
@@ -170,7 +172,20 @@ def test_segmentation_then_classification(quick, tmp_path, capsys):
     assert benign["auroc"]["value"] == benign["balanced_accuracy"]["value"] == 0.5
     assert benign["accuracy"]["value"] == pytest.approx((test.labels == 0).mean())
     assert "parameters" not in benign and plain_row["parameters"] > 5_000_000 and len(ours) == 2
-    assert "our U-Net, trained on the same train part" in printed
+    assert "our U-Net, trained on the same train part" in printed and "starts from the same U-Net" in printed
+    assert {job.start is None for job in quick.trained if job.recipe} == {False}
+
+    # The CNN was kept too, and another one may start from it.
+    quick.trained.clear()
+    assert predict.load_models(tmp_path / "models")[1].output_shape == (None, 2)
+    arguments = ["classification", "--plain", "none", "--start"]
+    assert main(["benchmark", *arguments, str(tmp_path / "models"), "--out", str(tmp_path), "--quick"]) == 1
+    assert "would be written over" in capsys.readouterr().err and not quick.trained
+    shutil.copytree(tmp_path / "models", tmp_path / "before")
+    before = tmp_path / "before" / cnn.CNN_FILE
+    printed, _ = called([*arguments, str(before.parent)], tmp_path, capsys)
+    assert [job.start for job in quick.trained] == [str(before)]
+    assert "the CNN of --start, trained on the embedded data, which may have met the test images" in printed
 
     # The kept U-Net cuts for others as well; where there are neither masks nor a U-Net, nobody cuts.
     quick.trained.clear()
@@ -383,6 +398,11 @@ def test_write_puts_a_table_in_its_place_and_replaces_it(tmp_path):
         ("classification --seconds 30", "--seconds goes with"),
         ("classification --stage segmentation", "--stage goes with"),
         ("segmentation --models x", "--models goes with"),
+        ("segmentation --start x", "--start goes with the benchmarks classification, ablation"),
+        ("ablation --stage segmentation --start x", "--start names the CNN that ours starts from"),
+        ("classification --start nowhere", "there is no melanoma_cnn_model.keras in nowhere"),
+        ("segmentation --unet-epochs 3", "--unet-epochs goes with the benchmarks classification"),
+        ("classification --unet-epochs 0", "counted from 1"),
         ("ablation --stage features", "there is no stage 'features'"),
         ("ablation --stage segmentation --models x", "--stage classification"),
         ("segmentation --seeds 0", "counted from 1"),
