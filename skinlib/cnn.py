@@ -78,8 +78,8 @@ def default_epochs(quick: bool, recipe: Recipe = RECIPE) -> int:
 def build_cnn(recipe: Recipe = RECIPE) -> keras.Model:
     """The network: (n, 180, 180, 3) RGB 0–255 to (n, 2) probabilities, benign and malignant. Lesson 04.
 
-    It has the U-Net inside, which describes the crop by 1,440 numbers. Then a small layer that weighs them,
-    between two rounds of dropout, and two classes.
+    It has the U-Net inside, which describes the crop by 1,440 numbers. Then a small layer that weighs them, between
+    two rounds of dropout, and two classes.
     """
     inputs = keras.Input((CNN_SIZE, CNN_SIZE, 3), name="crop")
     x = layers.Resizing(recipe.size, recipe.size, name="as_the_unet_sees_it")(inputs)
@@ -145,11 +145,6 @@ def take(model: keras.Model, learned: keras.Model) -> None:
         ) from None
 
 
-def describe(model: keras.Model, crops: np.ndarray) -> np.ndarray:
-    """The numbers by which the CNN describes crops: uint8 (n, 180, 180, 3) to float32 (n, 1440). Lesson 04."""
-    return answers(keras.Model(model.input, model.get_layer("standardised").input), crops)
-
-
 def _shrunk(model: keras.Model, crops: np.ndarray) -> np.ndarray:
     """Crops as the U-Net inside sees them: uint8 (n, 180, 180, 3) to uint8 (n, size, size, 3)."""
     look = keras.Model(model.input, model.get_layer("as_the_unet_sees_it").output)
@@ -178,6 +173,7 @@ def _described(look: keras.Model, pictures: np.ndarray, change: Augment | None, 
 
 
 def _one_version(versions: np.ndarray, _: None, rng: np.random.Generator) -> tuple[np.ndarray, None]:
+    """An `Augment` of numbers: (versions, 1440) to one of them."""
     return versions[rng.integers(len(versions))], None
 
 
@@ -205,8 +201,8 @@ def train_cnn(
     """Train on the train part, choose the best epoch on the validation part; returns the model and its history.
 
     crops         uint8 RGB (n, 180, 180, 3); table: one row per crop with the columns part and label
-    checkpoint    a file that lets a killed training go on; seconds: a limit, see `training.train`. Neither knows of
-                  the time in which a frozen U-Net is asked, before training starts
+    checkpoint    a file that lets a killed training go on; seconds: a limit, see `training.train`. A frozen U-Net is
+                  asked before that: it is asked again after a kill, and its time is not counted
     start         the network of lesson 02, which this one has inside, or a CNN trained before on other pictures;
                   None: from random weights
     """

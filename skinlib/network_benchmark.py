@@ -287,7 +287,8 @@ def _keep_models(out: Path, *networks: Path) -> None:
     --models OUT/models` finds them. A CNN that belonged to another U-Net does not stay.
     """
     folder = Path(out) / "models"
-    (folder / cnn.CNN_FILE).unlink(missing_ok=True)
+    for file in (folder / cnn.CNN_FILE, _record(folder / cnn.CNN_FILE)):
+        file.unlink(missing_ok=True)
     for network, name in zip(networks, (unet.UNET_FILE, cnn.CNN_FILE), strict=False):
         for source, target in ((network, folder / name), (network.with_suffix(".json"), _record(folder / name))):
             if source.is_file() and source.resolve() != target.resolve():

@@ -126,8 +126,9 @@ def _ablation_text(result: dict) -> list[str]:
                 difference = "–" if row is about["rows"][0] else _signed(row[f"{name}_difference"])
                 told += [with_interval(row[name]), difference]
             rows.append([*told, _figure(row, "training_s", "{:.0f} s") if row["epochs"] else "none of its own"])
-        cut = f" Images are cut by {about['cut_by']}." if "cut_by" in about else ""
-        cut += f" Our CNN starts from {about['start']}." if "start" in about else ""
+        cut = ""
+        if stage == "classification":
+            cut = f" Images are cut by {about['cut_by']}. Our CNN starts from {about['start']}."
         lines += [
             f"**One choice taken back at a time: {stage}**, {_where(result, about)}; epochs: {about['epochs']}.{cut}",
             "",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlib import cnn, devices, segmentation, stages, training, unet
+from skinlib import cnn, devices, inference, segmentation, stages, training, unet
 from skinlib.dataset import PARTS
 from skinlib.files import CourseError
 from skinlib.quiet import keras
@@ -129,7 +129,8 @@ def test_the_cnn_starts_from_the_unet(small_data):
     assert all(alike)
     # What the small layer gets to weigh of the training crops has mean 0 and spread 1.
     model, alike = trained(turns=False, changes=0.0)
-    standardised, numbers = model.get_layer("standardised"), cnn.describe(model, crops[data.parts == "train"])
+    standardised = model.get_layer("standardised")
+    numbers = inference.answers(keras.Model(model.input, standardised.input), crops[data.parts == "train"])
     assert all(alike) and not standardised.trainable and len(model.trainable_weights) == 4
     for kept, measured in zip(standardised.get_weights(), (numbers.mean(axis=0), numbers.var(axis=0)), strict=True):
         np.testing.assert_allclose(kept, measured, rtol=0.02, atol=1e-3)  # shrunk crops are rounded to whole values
