@@ -17,7 +17,7 @@ from skinlib import devices, distributed
 from skinlib.checkpoint import Checkpoint
 from skinlib.files import CourseError, digest, write_json, written_whole
 from skinlib.progress import progress
-from skinlib.quiet import keras
+from skinlib.quiet import keras, tf
 
 BATCH_SIZE = 16  # pictures in a training step, if memory allows
 
@@ -232,8 +232,8 @@ def train(
         )  # fmt: skip
     else:
         trained.fit(
-            batches, validation_data=validation, epochs=epochs, initial_epoch=keep.epochs_done, verbose=0,
-            callbacks=callbacks,
+            _stream(batches, in_turn=False), validation_data=_stream(validation), epochs=epochs,
+            initial_epoch=keep.epochs_done, shuffle=False, verbose=0, callbacks=callbacks,
         )  # fmt: skip
     if trained is not model:
         model.set_weights(trained.get_weights())
@@ -243,6 +243,28 @@ def train(
             file=sys.stderr,
         )
     return keep.history
+
+
+def _stream(batches: Batches, in_turn: bool = True) -> tf.data.Dataset:
+    """The batches of one epoch, made while the network is busy with the one before; iterated again, the next epoch's.
+
+    in_turn    False: in an order drawn with Python's own generator, as Keras does of a `PyDataset`
+    Keras would make the same of a `PyDataset`, but with tf.data's autotuner, which at times kept the network waiting
+    for seconds at the end of an epoch.
+    """
+
+    def one_epoch():
+        batches.on_epoch_begin()
+        numbers = list(range(len(batches)))
+        if not in_turn:
+            random.shuffle(numbers)
+        yield from (batches[number] for number in numbers)
+
+    signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in batches[0])
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    stream = tf.data.Dataset.from_generator(one_epoch, output_signature=signature).prefetch(4)
+    return stream.apply(tf.data.experimental.assert_cardinality(len(batches))).with_options(options)
 
 
 def _per_picture(loss: Callable | str, metrics: list) -> dict[str, Callable]:
