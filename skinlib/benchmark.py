@@ -3,7 +3,7 @@
 Generator: how fast pictures are painted, how good one can possibly be on them, what predicts their labels, how far
 their annotators agree. Transfer: how well do networks that have seen nothing but painted pictures do on real
 photographs? Beside them stand Otsu's threshold, which learns nothing, and the same network trained on real ones.
-Reading and leak are about data: see `data_benchmark`; inference is about speed: see `inference_benchmark`.
+Reading and leak are about data: see `data_benchmark`.
 Segmentation, classification, ablation and course are about the networks: see `network_benchmark`.
 """
 
@@ -25,7 +25,6 @@ from skinlib import (
     cnn,
     data_benchmark,
     evaluation,
-    inference_benchmark,
     network_benchmark,
     segmentation,
     synthetic,
@@ -38,7 +37,7 @@ from skinlib.network_benchmark import Options
 from skinlib.quiet import keras
 from skinlib.training import save_model, seed_everything
 
-NAMES = ("generator", "transfer", "reading", "leak", "inference", *network_benchmark.NAMES)
+NAMES = ("generator", "transfer", "reading", "leak", *network_benchmark.NAMES)
 FIRST_LESION = 1_000_000  # far from the course's own lesions, which count from 0
 ABCD = ["asymmetry", "border", "colours", "structures"]
 BITS = [name.replace(" ", "_") for name in synthetic.ARTEFACTS]
@@ -79,7 +78,6 @@ def run(options: Options) -> str:
         "transfer": (lambda: transfer(data_dir, options.out, options.seed, setting), _transfer_text),
         "reading": (lambda: data_benchmark.reading(data_dir, quick), data_benchmark.reading_text),
         "leak": (lambda: data_benchmark.leak(data_dir, quick), data_benchmark.leak_text),
-        "inference": (lambda: inference_benchmark.inference(quick), inference_benchmark.inference_text),
     }[name]
     result = measure()
     lines = as_text(result)

@@ -133,6 +133,7 @@ def _side_by_side(
         "images": len(files),
         "sample": sample,
         "rounds": rounds,
+        "asked_views": {"plain": ONE_VIEW, "ours": ONE_VIEW, "course": VIEWS},
         **rates,
         "least_dice": float(min(dices)),
         "largest_difference": float(max(differences)),
@@ -226,45 +227,3 @@ def _cold_start(file: Path, models: Path, out: Path) -> tuple[float, float]:
     after = os.times()
     processor = after.children_user + after.children_system - before.children_user - before.children_system
     return time.perf_counter() - start, processor
-
-
-def inference_text(result: dict) -> list[str]:
-    """What `inference` found, to be printed."""
-
-    def beside(way: dict) -> str:
-        return (
-            f"{way['images_per_second']:.1f} images/s, {way['ratio']:.1f} times as many "
-            f"({way['ratio_low']:.1f}–{way['ratio_high']:.1f} in single rounds)"
-        )
-
-    plain, ours, course = (result[name] for name in ("plain", "ours", "course"))
-    width, height = result["size"]
-    parts = ", ".join(f"{name} {taken:.2f}" for name, taken in result["stages"].items())
-    lines = [
-        f"{result['images']:,} JPEGs of {width}×{height}, masks and labels out, {result['rounds']} rounds:",
-        f"  plain loop, on {result['sample']} of them: {plain['images_per_second']:.1f} images/s",
-        f"  ours, the same one view: {beside(ours)}",
-        f"  ours, the course's {' and '.join(map(str, VIEWS))} views for U-Net and CNN: {beside(course)}",
-        "  processor time per image: "
-        + ", ".join(
-            f"{name} {1000 * way['processor_seconds_per_image']:.1f} ms"
-            for name, way in (("plain", plain), ("one view", ours), ("the course's", course))
-        ),
-        f"  the same answers: Dice of the masks at least {result['least_dice']:.4f}, "
-        f"probabilities differ by {result['largest_difference']:.1e} at most",
-        f"ours by parts, each alone, in milliseconds per image: {parts}",
-    ]
-    for name, rates in result["views"].items():
-        rows = ", ".join(f"{views}: {rate:.0f}" for views, rate in rates.items())
-        lines.append(f"{name} alone, images/s by views of each picture: {rows}")
-    process, (low, high) = result["process"], result["cold_range"]
-    if process["peak_bytes"]:
-        one, all_of_them = (process[name] / 1e6 for name in ("peak_bytes_one", "peak_bytes"))
-        lines.append(f"peak memory of a process: {one:.0f} MB for one picture, {all_of_them:.0f} MB for all")
-    lines += [
-        f"`skinlib predict` on one picture from a cold process: {result['cold_seconds']:.1f} s ({low:.1f}–{high:.1f}; "
-        f"{result['cold_processor_seconds']:.1f} s of processor time)",
-        f"with the networks loaded: the first answer {process['first_seconds']:.2f} s, "
-        f"the second {1000 * process['second_seconds']:.0f} ms",
-    ]
-    return lines

@@ -1,4 +1,5 @@
-"""Measures what the course's networks are worth: `skinlib benchmark segmentation | classification | ablation | course`.
+"""Measures what the course's networks are worth: `skinlib benchmark segmentation | classification | ablation | course`
+and, with `inference_benchmark`, `inference`.
 
 Ours beside the plain recipe (`plain`) and beside what learns nothing, on the same test images, with what each costs;
 ours with each of its choices taken back alone; and the seconds of the course itself. Every network is trained by
@@ -18,7 +19,7 @@ import nbformat
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from skinlib import cnn, evaluation, network_report, plain, segmentation, trial, unet
+from skinlib import cnn, evaluation, inference_benchmark, network_report, plain, segmentation, trial, unet
 from skinlib.dataset import FOLDS, LesionDataset, find_records, resize_images, resize_masks
 from skinlib.evaluation import Measured, as_json
 from skinlib.files import CourseError, digest, write_json, written_whole
@@ -27,7 +28,7 @@ from skinlib.processes import run_python
 from skinlib.progress import progress
 from skinlib.training import open_model
 
-NAMES = ("segmentation", "classification", "ablation", "course")
+NAMES = ("segmentation", "classification", "ablation", "course", "inference")
 STAGES = trial.STAGES
 PLAIN = ("all", "first", "none")  # of the plain CNN, which takes longest: every training, one of them, or none
 
@@ -117,8 +118,8 @@ def check(options: Options) -> None:
             raise CourseError(f"{options.dataset} needs its folder: name it with --data-dir")
         needs_masks = options.name == "segmentation" or (options.name == "ablation" and options.stage != STAGES[1])
         find_records(options.dataset, options.data_dir, masks_needed=needs_masks)
-    if options.name == "course" and options.data_dir is not None:
-        raise CourseError("the benchmark 'course' runs on the embedded data: --data-dir is for the others")
+    if options.name not in TRAINED and options.data_dir is not None:
+        raise CourseError(f"the benchmark '{options.name}' runs on painted pictures: --data-dir is for the others")
 
 
 def run(options: Options) -> list[str]:
@@ -140,6 +141,7 @@ def measure(options: Options) -> dict:
         "classification": classification_benchmark,
         "ablation": ablation,
         "course": course,
+        "inference": lambda options: inference_benchmark.inference(options.quick),
     }[options.name]
     about = {
         "benchmark": options.name,

@@ -28,7 +28,9 @@ DATA_NAMES = {
 
 def stem(result: dict) -> str:
     """The name of a result's file, and of its place in README: "segmentation_isic2018"."""
-    name = result["benchmark"] if result["benchmark"] == "course" else f"{result['benchmark']}_{result['dataset']}"
+    name = result["benchmark"]
+    if name not in ("course", "inference"):
+        name = f"{name}_{result['dataset']}"
     return f"{name}{'-quick' if result['quick'] else ''}"
 
 
@@ -48,6 +50,7 @@ def as_text(result: dict) -> list[str]:
         "classification": _classification_text,
         "ablation": _ablation_text,
         "course": _course_text,
+        "inference": _inference_text,
     }
     return tell[result["benchmark"]](result)
 
@@ -155,6 +158,50 @@ def _course_text(result: dict) -> list[str]:
         f"**The course itself**, on the embedded data, {result['cores']} CPU cores.",
         "",
         *_table(["lesson", "seconds", "of which its network trains"], rows),
+    ]
+    return [*lines, "", "quick: these figures mean nothing"] if result["quick"] else lines
+
+
+def _inference_text(result: dict) -> list[str]:
+    ways = [
+        ("plain", "plain loop: one picture after the other, `model.predict` for each stage"),
+        ("ours", "ours, asked the same"),
+        ("course", "ours, as the course asks"),
+    ]
+    rows = []
+    for name, words in ways:
+        way = result[name]
+        times = f"{way['ratio']:.1f} ({way['ratio_low']:.1f}–{way['ratio_high']:.1f})" if "ratio" in way else "–"
+        views = " and ".join(map(str, result["asked_views"][name]))
+        processor = f"{1000 * way['processor_seconds_per_image']:.1f} ms"
+        rows.append([words, views, f"{way['images_per_second']:.1f}", times, processor])
+    process, (low, high), (width, height) = result["process"], result["cold_range"], result["size"]
+    alone = [
+        f"{name} {', '.join(f'{rate:.0f} with {views}' for views, rate in rates.items())}"
+        for name, rates in result["views"].items()
+    ]
+    memory = ""
+    if process["peak_bytes"]:
+        one, all_of_them = (process[name] / 1e6 for name in ("peak_bytes_one", "peak_bytes"))
+        memory = f" Its peak memory: {one:.0f} MB for one picture, {all_of_them:.0f} MB for all."
+    lines = [
+        f"**Inference**, both stages: {result['images']:,} JPEGs of {width}×{height} from disk, masks and labels out; "
+        f"the plain loop on {result['sample']}; {result['rounds']} rounds by turns, {result['cores']} CPU cores.",
+        "",
+        *_table(["way", "views, U-Net and CNN", "images/s", "times as many", "processor time an image"], rows),
+        "",
+        "Times as many: the median of the rounds, in brackets the least and the most. Asked the same, both give the "
+        f"same masks (Dice at least {result['least_dice']:.4f}) and probabilities that differ by "
+        f"{result['largest_difference']:.0e} at most.",
+        "",
+        f"`skinlib predict` on one picture, from a cold process: {result['cold_seconds']:.1f} s ({low:.1f}–{high:.1f}; "
+        f"{result['cold_processor_seconds']:.1f} s of processor time). With the networks loaded, a process gives its "
+        f"first answer after {process['first_seconds']:.2f} s, the second after "
+        f"{1000 * process['second_seconds']:.0f} ms.{memory}",
+        "",
+        "Parts of ours, each alone, in milliseconds an image: "
+        f"{', '.join(f'{name} {taken:.2f}' for name, taken in result['stages'].items())}. "
+        f"Each network alone, images/s by views: {'; '.join(alone)}.",
     ]
     return [*lines, "", "quick: these figures mean nothing"] if result["quick"] else lines
 

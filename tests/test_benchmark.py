@@ -65,7 +65,7 @@ def test_generator_benchmark_prints_what_it_keeps(tmp_path, monkeypatch, capsys)
     [
         (
             ["benchmark", "transfr", "--data-dir", "x"],
-            "there is no benchmark 'transfr'; there are: generator, transfer, reading, leak, inference, segmentation, ",
+            "there is no benchmark 'transfr'; there are: generator, transfer, reading, leak, segmentation, ",
         ),
         (["benchmark", "transfer", "--data-dir", "nowhere"], "nowhere"),
         (["benchmark", "transfer"], "--data-dir"),

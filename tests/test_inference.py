@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
-from skinlib import cnn, inference, inference_benchmark, unet
+from skinlib import cnn, inference, inference_benchmark, network_report, unet
 from skinlib.inference import answers
 from skinlib.quiet import keras
 
@@ -170,7 +170,11 @@ def test_benchmark_asks_both_ways_for_the_same_answers_and_prints_them(tmp_path)
         "process": {"first_seconds": 0.7, "second_seconds": 0.016, "peak_bytes_one": 7e8, "peak_bytes": None},
         "cold_seconds": 5.1, "cold_range": [5.0, 5.6], "cold_processor_seconds": 5.2,
     }  # fmt: skip
-    printed = "\n".join(inference_benchmark.inference_text(result))
-    assert f"{result['ours']['ratio']:.1f} times as many" in printed and "U-Net 1.23" in printed
-    assert "1: 500, 4: 120" in printed and "5.1 s (5.0–5.6; 5.2 s of processor time)" in printed
+    result |= {"benchmark": "inference", "quick": False, "dataset": "synthetic", "cores": 2, "seeds": [0]}
+    assert network_report.stem(result) == "inference" and network_report.picture(result) is None
+    printed = "\n".join(network_report.as_text(result))
+    rates = result["ours"]
+    assert f"| {rates['ratio']:.1f} ({rates['ratio_low']:.1f}–{rates['ratio_high']:.1f}) |" in printed
+    assert "U-Net 1.23" in printed and "CNN 500 with 1, 120 with 4" in printed and "| 4 and 4 " in printed
+    assert "5.1 s (5.0–5.6; 5.2 s of processor time)" in printed
     assert "peak memory" not in printed  # which is measured on Linux only

@@ -118,7 +118,7 @@ def test_imports_run_one_way():
         {"lesion", "artefacts", "store", "sources", "distributed"}, {"synthetic"}, {"dataset", "checkpoint"},
         {"training", "plots"}, {"unet", "segmentation", "evaluation", "plain"}, {"cnn"},  # which has the U-Net inside
         {"stages", "predict", "leakage", "trial", "network_report"},
-        {"data_benchmark", "inference_benchmark", "network_benchmark"}, {"course", "benchmark"}, {"__main__"},
+        {"data_benchmark", "inference_benchmark"}, {"network_benchmark"}, {"course", "benchmark"}, {"__main__"},
     ]  # fmt: skip
     floor = {name: level for level, names in enumerate(order) for name in names}
     modules = {path.stem: path for path in (PROJECT / "skinlib").glob("*.py") if path.stem != "__init__"}
