@@ -81,6 +81,26 @@ def test_batches_repeat_under_a_seed_and_differ_between_epochs():
     assert (other[0][0] != second[0][0]).any()
 
 
+def test_a_stream_is_one_epoch_of_batches_and_iterated_again_the_next():
+    images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3)).astype(np.uint8)
+    given = images, images[..., 0] > 128, 4, 7, training.augment
+    streamed, by_hand = (training.Batches(*given) for _ in range(2))
+    stream = training._stream(streamed)
+    assert len(stream) == 3 and not stream.options().autotune.enabled
+    for epoch in (1, 2):
+        found = [[part.numpy() for part in batch] for batch in stream]
+        by_hand.on_epoch_begin()
+        assert streamed.epoch == by_hand.epoch == epoch
+        for one, other in zip(found, (by_hand[number] for number in range(3)), strict=True):
+            assert all((a == b).all() for a, b in zip(one, other, strict=True))
+    keras.utils.set_random_seed(0)
+    shuffled = [images.numpy() for images, _ in training._stream(streamed, in_turn=False)]
+    by_hand.on_epoch_begin()
+    in_turn = [by_hand[number][0] for number in range(3)]
+    places = [next(i for i, a in enumerate(in_turn) if a.shape == b.shape and (a == b).all()) for b in shuffled]
+    assert sorted(places) == [0, 1, 2] and places != [0, 1, 2]
+
+
 def test_class_weights_make_classes_count_the_same():
     labels = np.array([0] * 8 + [1] * 2)
     weights = cnn.class_weights(labels)
