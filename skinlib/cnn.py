@@ -44,7 +44,7 @@ class Recipe(NamedTuple):
 RECIPE = Recipe()
 # Where the U-Net inside learns too: 96 pixels are 0.56 of the work of 128, to be spent on more epochs.
 LEARNING = {"frozen": False, "size": 96, "rate": 2e-3}
-# What `skinlib benchmark ablation` takes back, one at a time.
+# What `skinlib benchmark ablation` takes back, one at a time; see `knobs_for`.
 KNOBS = {
     "random weights to start with": LEARNING | {"start": False},
     "the U-Net learns on": LEARNING,
@@ -68,6 +68,15 @@ def recipe_for(crops: int, has_start: bool) -> Recipe:
     """The recipe for so many crops to learn from, and with or without a network to start from. Lesson 04."""
     frozen = has_start and bool(crops < MANY_LABELS)
     return RECIPE._replace(start=has_start, **({} if frozen else LEARNING))
+
+
+def knobs_for(recipe: Recipe) -> dict[str, dict]:
+    """The `KNOBS` that change something in a recipe: a U-Net that learns on cannot be told to learn on."""
+    return {
+        name: change
+        for name, change in KNOBS.items()
+        if recipe._replace(**change) != recipe and (recipe.frozen or "versions" not in change)
+    }
 
 
 def default_epochs(quick: bool, recipe: Recipe = RECIPE) -> int:

@@ -457,18 +457,18 @@ def ablation(options: Options) -> dict:
     stages = (options.stage,) if options.stage else STAGES
     bench = _bench(options, masks_needed="segmentation" in stages)
     result: dict = {"folds": [options.fold], "stages": {}}
-    full_lengths = {
-        "segmentation": unet.default_epochs(options.dataset, options.quick),
-        "classification": cnn.default_epochs(options.quick, cnn.RECIPE),
-    }
-    lengths = {stage: options.epochs or max(1, length // 2) for stage, length in full_lengths.items()}
     for stage in stages:
-        epochs = 1 if options.quick else lengths[stage]
+        # Half as long as in the lessons: there are many arms.
+        unet_epochs = options.epochs or unet.default_epochs(options.dataset, options.quick) // 2
         if stage == "segmentation":
             recipe, knobs, cut, chosen = unet.RECIPE, unet.KNOBS, NOT_CUT, np.ones(len(bench.data), bool)
+            epochs = unet_epochs
         else:
-            recipe, knobs, chosen = cnn.RECIPE, cnn.KNOBS, _labelled(bench.data)
-            cut = _cut(bench, lengths["segmentation"], keep=True)
+            chosen, cut = _labelled(bench.data), _cut(bench, unet_epochs, keep=True)
+            to_learn_from = int((chosen & (bench.data.parts == "train")).sum())
+            recipe = cnn.recipe_for(to_learn_from, bool(cut.unet or options.start))
+            knobs, epochs = cnn.knobs_for(recipe), options.epochs or cnn.default_epochs(options.quick, recipe) // 2
+        epochs = 1 if options.quick else epochs
         is_test = chosen & (bench.data.parts == "test")
         groups = bench.data.groups[is_test]
         truth = bench.data.labels[is_test]

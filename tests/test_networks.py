@@ -221,6 +221,14 @@ def test_the_cnn_starts_from_another_cnn(small_data, monkeypatch):
     assert (model.get_layer("weighed").get_weights()[0] != learned.get_layer("weighed").get_weights()[0]).any()
 
 
+def test_only_knobs_that_change_something_are_taken_back():
+    assert cnn.knobs_for(cnn.RECIPE) == cnn.KNOBS
+    left_out = cnn.KNOBS.keys() - cnn.knobs_for(cnn.recipe_for(cnn.MANY_LABELS, has_start=True)).keys()
+    assert left_out == {"the U-Net learns on", "one version of each crop"}
+    left_out = cnn.KNOBS.keys() - cnn.knobs_for(cnn.recipe_for(10, has_start=False)).keys()
+    assert left_out == {"random weights to start with", "the U-Net learns on", "one version of each crop"}
+
+
 def test_the_recipe_follows_the_number_of_labels():
     few, many = cnn.recipe_for(cnn.MANY_LABELS - 1, has_start=True), cnn.recipe_for(cnn.MANY_LABELS, has_start=True)
     assert json.dumps(cnn.recipe_for(np.int64(5), has_start=True)._asdict())  # as a checkpoint keeps it
