@@ -40,7 +40,7 @@ def keep_unet(
 
 
 def ready_unet(data: LesionDataset, run_dir: str | Path, seed: int, quick: bool) -> keras.Model:
-    """Lesson 02's U-Net for this data: loaded, or trained now (about a minute on the embedded data)."""
+    """Lesson 02's U-Net for this data: loaded, or trained now (one to three minutes on the embedded data)."""
     stored = load_model(model_path(run_dir, unet.UNET_FILE), _unet_identity(data, seed, quick))
     start = time.perf_counter()
     if stored is None:
