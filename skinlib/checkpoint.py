@@ -77,7 +77,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.start = time.perf_counter() - self.spent
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        # Keras deals the batches of an epoch in an order that it draws with Python's own generator.
+        # The batches of an epoch come in an order that is drawn with Python's own generator, see `training`.
         if self.random_state:
             random.setstate(self.random_state)
             self.random_state = None

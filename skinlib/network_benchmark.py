@@ -357,6 +357,7 @@ def classification_benchmark(options: Options) -> dict:
             row["auroc_by_fold"] = [_auroc(fold, results) for fold, results in zip(chosen, by_fold, strict=True)]
         rows.append(row)
     about = [_about(fold.bench.data, fold.labelled) for fold in folds]
+    cut_s = None if cut.seconds is None else float(np.mean([fold.cut.seconds for fold in folds]))
     images = {
         "train": round(np.mean([one["images"]["train"] for one in about])),
         "validation": round(np.mean([one["images"]["validation"] for one in about])),
@@ -364,7 +365,7 @@ def classification_benchmark(options: Options) -> dict:
     }
     return {
         "images": images, "test_lesions": sum(one["test_lesions"] for one in about), "folds": list(numbers),
-        "cut_by": cut.by, "cut_s": cut.seconds, "variant": variants[0], "start": _start(options, cut), "rows": rows,
+        "cut_by": cut.by, "cut_s": cut_s, "variant": variants[0], "start": _start(options, cut), "rows": rows,
     }  # fmt: skip
 
 

@@ -103,7 +103,7 @@ class Batches(keras.utils.PyDataset):
         self.on_epoch_begin()
 
     def on_epoch_begin(self) -> None:
-        """Keras calls this before each epoch: shuffle."""
+        """Whoever iterates calls this before each epoch: shuffle."""
         self.epoch += 1
         self.order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.images))
 
@@ -248,9 +248,10 @@ def train(
 def _stream(batches: Batches, in_turn: bool = True) -> tf.data.Dataset:
     """The batches of one epoch, made while the network is busy with the one before; iterated again, the next epoch's.
 
-    in_turn    False: in an order drawn with Python's own generator, as Keras does of a `PyDataset`
-    Keras would make the same of a `PyDataset`, but with tf.data's autotuner, which at times kept the network waiting
-    for seconds at the end of an epoch.
+    in_turn    False: in an order drawn with Python's own generator, as `distributed.fit` does, so that one device and
+               several take the same steps
+    `Batches` could be given to Keras as they are; but then tf.data's autotuner would run, which at times kept the
+    network waiting for seconds at the end of an epoch.
     """
 
     def one_epoch():

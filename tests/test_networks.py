@@ -94,7 +94,7 @@ def test_a_stream_is_one_epoch_of_batches_and_iterated_again_the_next():
         for one, other in zip(found, (by_hand[number] for number in range(3)), strict=True):
             assert all((a == b).all() for a, b in zip(one, other, strict=True))
     keras.utils.set_random_seed(0)
-    shuffled = [images.numpy() for images, _ in training._stream(streamed, in_turn=False)]
+    shuffled = [batch[0].numpy() for batch in training._stream(streamed, in_turn=False)]
     by_hand.on_epoch_begin()
     in_turn = [by_hand[number][0] for number in range(3)]
     places = [next(i for i, a in enumerate(in_turn) if a.shape == b.shape and (a == b).all()) for b in shuffled]
