@@ -228,7 +228,10 @@ def _notes(result: dict, rows: Sequence[dict], more: str = "") -> list[str]:
     lines = [f"In brackets: 95 % intervals, by drawing lesions.{seeds} {more}".rstrip()]
     kept = [row.get("method", row.get("arm")) for row in rows if row.get("kept")]
     if kept:
-        lines += ["", f"Kept from before, not trained anew in this call: {', '.join(kept)}."]
+        all_arms = result["benchmark"] == "ablation" and len(kept) == len(rows)
+        names = "every recipe" if all_arms else ", ".join(kept)
+        seeds = ", for one seed at least" if len(result["seeds"]) > 1 else ""
+        lines += ["", f"Kept from before, not trained anew in this call{seeds}: {names}."]
     if result["quick"]:
         lines += ["", "quick: these figures mean nothing"]
     return lines

@@ -262,7 +262,7 @@ def test_an_interrupted_ablation_goes_on(quick, tmp_path, monkeypatch, capsys):
     assert [(job.stage, job.model is None) for job in quick.trained] == [
         ("classification", True), ("classification", True), ("classification", False),
     ]  # fmt: skip
-    assert "Kept from before, not trained anew in this call: full recipe, half the filters, one view." in printed
+    assert "Kept from before, not trained anew in this call: every recipe." in printed
     for about in result["stages"].values():
         full, _, views = about["rows"]
         score = "dice_difference" if "dice" in full else "auroc_difference"
@@ -274,6 +274,11 @@ def test_an_interrupted_ablation_goes_on(quick, tmp_path, monkeypatch, capsys):
     again = called(["ablation"], tmp_path, capsys)[1]
     assert quick.trained == []
     assert all(row["kept"] for about in again["stages"].values() for row in about["rows"])
+
+    # More seeds: only what is new is trained, and the table says that not all of it is.
+    printed = called(["ablation", "--stage", "segmentation", "--seeds", "2"], tmp_path, capsys)[0]
+    assert {job.seed for job in quick.trained} == {1}
+    assert "not trained anew in this call, for one seed at least: every recipe." in printed
 
 
 def test_what_a_result_is_of(quick, tmp_path):
