@@ -236,7 +236,8 @@ def test_one_stage_of_an_ablation_leaves_the_other_in_readme(tmp_path, monkeypat
     network_report.write(kept, tmp_path)
     rows = kept["stages"]["classification"]["rows"][:2]
     one = kept | {"stages": {"classification": kept["stages"]["classification"] | {"rows": rows}}}
-    for seeds, stages in (([0], ["segmentation", "classification"]), ([0, 1], ["classification"])):
+    same, others = kept["seeds"], [seed + 1 for seed in kept["seeds"]]
+    for seeds, stages in ((same, ["segmentation", "classification"]), (others, ["classification"])):
         network_report.write(one | {"seeds": seeds}, tmp_path)
         written = json.loads((tmp_path / network_report.STORE / "ablation_synthetic.json").read_text(encoding="utf-8"))
         assert list(written["stages"]) == stages and written["stages"]["classification"]["rows"] == rows
@@ -262,7 +263,7 @@ def test_an_interrupted_ablation_goes_on(quick, tmp_path, monkeypatch, capsys):
     assert [(job.stage, job.model is None) for job in quick.trained] == [
         ("classification", True), ("classification", True), ("classification", False),
     ]  # fmt: skip
-    assert "Kept from before, not trained anew in this call: every recipe." in printed
+    assert "Kept from before, not trained anew in this call: full recipe, half the filters, one view." in printed
     for about in result["stages"].values():
         full, _, views = about["rows"]
         score = "dice_difference" if "dice" in full else "auroc_difference"
