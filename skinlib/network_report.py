@@ -228,8 +228,8 @@ def _notes(result: dict, rows: Sequence[dict], more: str = "") -> list[str]:
     lines = [f"In brackets: 95 % intervals, by drawing lesions.{seeds} {more}".rstrip()]
     kept = [row.get("method", row.get("arm")) for row in rows if row.get("kept")]
     if kept:
-        all_arms = result["benchmark"] == "ablation" and len(kept) == len(rows)
-        names = "every recipe" if all_arms else ", ".join(kept)
+        # Only an ablation trains every row; its two dozen names would say no more.
+        names = "every recipe" if len(kept) == len(rows) else ", ".join(kept)
         seeds = ", for one seed at least" if len(result["seeds"]) > 1 else ""
         lines += ["", f"Kept from before, not trained anew in this call{seeds}: {names}."]
     if result["quick"]:
