@@ -1,6 +1,6 @@
 """Where a training computes: one CPU or GPU, several GPUs, or several machines; how precisely; how much fits.
 
-Nothing in here knows what is trained. On one CPU, where the course is at home, none of it changes anything.
+Nothing in here knows what is trained. On one CPU, where the course is at home, none of it changes what is learned.
 """
 
 import functools
@@ -72,24 +72,55 @@ def _gpus() -> list:
     return tf.config.list_physical_devices("GPU")
 
 
-def fitted(model: keras.Model) -> keras.Model:
-    """The model as these devices train it best; the model itself on one CPU.
+class WholeBatchNormalization(keras.layers.BatchNormalization):
+    """Keras' batch normalisation of pictures, trained by one operation of TensorFlow, where Keras needs a dozen.
 
-    That is a copy with the same weights, which stand on every device. Layers compute in `precision()`, except for the
-    last, whose probabilities need all digits; batch normalisation takes its mean over all devices, as if the batch
-    had not been split.
+    It computes the same and has the same weights. Of a training step of the U-Net, the dozen takes a sixth, since each
+    of them fetches and stores all numbers of a level anew.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
+        if not (training and self.trainable and _is_pictures(self)) or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        gamma, beta = (keras.ops.cast(weights, "float32") for weights in (self.gamma, self.beta))
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=keras.ops.cast(inputs, "float32"), scale=gamma, offset=beta, mean=[], variance=[], epsilon=self.epsilon,
+            is_training=True,
+        )  # fmt: skip
+        # TensorFlow gives the variance of all pictures from which these may come, Keras keeps that of these.
+        count = keras.ops.cast(tf.size(inputs) // inputs.shape[-1], "float32")
+        for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance * (count - 1) / count)):
+            kept.assign(kept * self.momentum + new * (1 - self.momentum))
+        return keras.ops.cast(outputs, self.compute_dtype)
+
+
+def _is_pictures(layer: keras.layers.BatchNormalization) -> bool:
+    """Whether the layer normalises filters of pictures, (n, h, w, filters), and scales and moves them afterwards."""
+    plain = layer.scale and layer.center and not layer.renorm
+    return plain and layer.input_spec.ndim == 4 and layer.axis in (-1, 3)
+
+
+def fitted(model: keras.Model) -> keras.Model:
+    """The model as these devices train it best: a copy with the same weights, or the model itself.
+
+    The weights stand on every device. Layers compute in `precision()`, except for the last, whose probabilities need
+    all digits. Batch normalisation is `WholeBatchNormalization`; on several devices it is Keras' own, which takes its
+    mean over all of them, as if the batch had not been split.
     """
     dtype, several = precision(), strategy().num_replicas_in_sync > 1
-    if dtype == "float32" and not several:
+    normalised = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    if dtype == "float32" and not several and not any(_is_pictures(layer) for layer in normalised):
         return model
 
     def layer_copy(layer: keras.Layer | keras.Operation) -> keras.Layer | keras.Operation:
         if not isinstance(layer, keras.Layer):  # a sum, say, which takes numbers as they come
             return type(layer).from_config(layer.get_config())
         config = layer.get_config() | {"dtype": "float32" if layer is model.layers[-1] else dtype}
-        if isinstance(layer, keras.layers.BatchNormalization):
-            config["synchronized"] = several
-        return type(layer).from_config(config)
+        if layer not in normalised:
+            return type(layer).from_config(config)
+        if several:
+            return keras.layers.BatchNormalization.from_config(config | {"synchronized": True})
+        return WholeBatchNormalization.from_config(config)
 
     # The copy's first weights, which nobody uses, may not move the random numbers that order the batches.
     state = random.getstate()

@@ -257,11 +257,11 @@ def segmentation_benchmark(options: Options) -> dict:
         found = [result.found for result in ours]
         rows.append(_segmentation_row(method, masks, found, test.groups, mean_cost(ours)))
     _keep_models(options.out, ours[0].model)
-    curve = []
-    for budget in progress(options.seconds, "the curve", len(options.seconds), "training"):
+    curve, cost = [], mean_cost(ours)
+    for budget in progress(options.seconds, "the curve", len(options.seconds), "budget"):
         # The schedule has to fit the budget: a step size that has not yet fallen is worth little.
-        length = max(1, int(budget * ours[0].cost["epochs"] / ours[0].cost["training_s"]))
-        result = bench.trials("segmentation", unet.RECIPE._asdict(), length, seconds=budget, seeds=[options.seed])
+        length = max(1, int(budget * cost["epochs"] / cost["training_s"]))
+        result = bench.trials("segmentation", unet.RECIPE._asdict(), length, seconds=budget)
         found = [one.found for one in result]
         curve.append(_segmentation_row(f"our U-Net, {budget} s", masks, found, test.groups, mean_cost(result)))
     everything = np.ones(len(bench.data), bool)
@@ -380,12 +380,16 @@ def _start(options: Options, cut: Cut) -> str:
     """What our CNN starts from, in words."""
     if not options.start:
         return "the same U-Net" if cut.unet else "random weights"
+    return _told(options, "the CNN of --start", options.start / cnn.CNN_FILE)
+
+
+def _told(options: Options, name: str, model: Path) -> str:
+    """A network that was trained elsewhere, in words: on what, where its record says so, and a warning."""
     try:
-        record = json.loads(_record(options.start / cnn.CNN_FILE).read_text(encoding="utf-8"))
-        of = record["made_from"]["dataset"]
-        known = f"the CNN of --start, trained on {network_report.DATA_NAMES[of]}"
+        of = json.loads(_record(model).read_text(encoding="utf-8"))["made_from"]["dataset"]
+        known = f"{name}, trained on {network_report.DATA_NAMES[of]}"
     except (OSError, ValueError, KeyError, TypeError):
-        of, known = options.dataset, "the CNN of --start"
+        of, known = options.dataset, name
     return known if of != options.dataset else f"{known}, which may have met the test images"
 
 
@@ -415,7 +419,8 @@ def _cut(bench: Bench, epochs: int, keep: bool) -> Cut:
     """
     options, seconds = bench.options, None
     if options.models:
-        file, by = options.models / unet.UNET_FILE, "the U-Net of --models, which may have met the test images"
+        file = options.models / unet.UNET_FILE
+        by = _told(options, "the U-Net of --models", file)
     elif bench.masks_needed:
         epochs = 1 if options.quick else epochs
         result = bench.trials("segmentation", unet.RECIPE._asdict(), epochs, seeds=[options.seed])[0]

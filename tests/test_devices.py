@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from skinlib import cnn, devices, training, unet
 from skinlib.files import CourseError, digest
-from skinlib.quiet import keras
+from skinlib.quiet import keras, tf
 from skinlib.training import Batches
 
 PROGRAM = """
@@ -225,6 +226,7 @@ def test_half_precision_trains_and_leaves_a_plain_model(monkeypatch, tmp_path, p
 @pytest.mark.parametrize("build", [unet.build_unet, cnn.build_cnn])
 def test_the_networks_inside_a_network_are_fitted_too(monkeypatch, build):
     monkeypatch.setattr(devices, "precision", lambda: "mixed_bfloat16")
+    training.seed_everything(0)  # with some weights, a few digits make a difference
     model = build()
     copy = devices.fitted(model)
     assert len(devices.all_layers(copy)) == len(devices.all_layers(model)) > 30
@@ -234,9 +236,48 @@ def test_the_networks_inside_a_network_are_fitted_too(monkeypatch, build):
     assert np.asarray(copy(pictures)) == pytest.approx(np.asarray(model(pictures)), abs=0.05)
 
 
-def test_one_device_trains_the_model_itself():
-    model = tiny(1)
+def test_without_pictures_to_normalise_one_device_trains_the_model_itself():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.BatchNormalization()(inputs))
     assert devices.precision() != "float32" or devices.fitted(model) is model
+
+
+def test_normalisation_in_one_operation_computes_what_keras_does():
+    """Three steps of both: the same answers, gradients and kept averages; a frozen layer keeps what it has."""
+    rng = np.random.default_rng(0)
+    theirs = keras.layers.BatchNormalization(momentum=0.7)
+    ours = devices.WholeBatchNormalization.from_config(theirs.get_config())
+    for layer in (theirs, ours):
+        layer.build((None, 2, 3, 4))
+        layer.set_weights([np.float32([1, 2, 3, 4]), np.float32([4, 3, 2, 1]), np.zeros(4), np.ones(4)])
+    for _ in range(3):
+        pictures = tf.constant(rng.normal(5, 3, (2, 2, 3, 4)), tf.float32)
+        weight, found = rng.normal(size=pictures.shape).astype(np.float32), []
+        for layer in (theirs, ours):
+            with tf.GradientTape() as tape:
+                tape.watch(pictures)
+                answer = layer(pictures, training=True)
+                total = tf.reduce_sum(answer * weight)
+            found.append([answer, *tape.gradient(total, [pictures, *layer.trainable_variables]), *layer.get_weights()])
+        for expected, got in zip(*found, strict=True):
+            assert np.asarray(got) == pytest.approx(np.asarray(expected), abs=1e-4)
+    assert np.asarray(ours(pictures)) == pytest.approx(np.asarray(theirs(pictures)), abs=1e-4)
+    before = digest(*ours.get_weights())
+    ours.trainable = False
+    ours(pictures, training=True)
+    assert digest(*ours.get_weights()) == before
+
+
+@pytest.mark.parametrize("build", [unet.build_unet, cnn.build_cnn])
+def test_training_normalises_in_one_operation_and_what_is_stored_needs_no_code_of_the_course(build, tmp_path):
+    model = build()
+    copy = devices.fitted(model)
+    given = tf.TensorSpec((2, *model.input_shape[1:]))
+    graph = tf.function(lambda pictures: copy(pictures, training=True)).get_concrete_function(given).graph
+    convolutions = sum(layer.name.startswith("conv2d") for layer in devices.all_layers(model))
+    assert [step.type for step in graph.get_operations()].count("FusedBatchNormV3") == convolutions
+    training.save_model(model, tmp_path / "model.keras", {}, {})
+    assert b"WholeBatch" not in zipfile.ZipFile(tmp_path / "model.keras").read("config.json")
 
 
 def test_batches_are_halved_until_they_fit(capsys):

@@ -142,7 +142,7 @@ def test_segmentation_then_classification(quick, tmp_path, capsys):
     assert [row["method"] for row in result["rows"]] == ["Otsu's threshold", "plain U-Net", "our U-Net"]
     assert result["images"]["test"] == (quick.data.parts == "test").sum()
     assert [(job.recipe is None, job.seed, job.seconds) for job in quick.trained] == [
-        (True, 0, None), (True, 1, None), (False, 0, None), (False, 1, None), (False, 0, 1),
+        (True, 0, None), (True, 1, None), (False, 0, None), (False, 1, None), (False, 0, 1), (False, 1, 1),
     ]  # fmt: skip
     for row in [*result["rows"], *result["curve"]]:
         assert row["method"] in printed
@@ -191,7 +191,14 @@ def test_segmentation_then_classification(quick, tmp_path, capsys):
     quick.trained.clear()
     options = network_benchmark.Options("classification", out=tmp_path, models=tmp_path / "models")
     cut = network_benchmark._cut(network_benchmark.Bench(options, quick.data, False), 1, keep=False)
-    assert cut.masks.shape == quick.data.masks.shape and "may have met" in cut.by
+    name, warning = "the U-Net of --models", ", which may have met the test images"
+    assert cut.masks.shape == quick.data.masks.shape and cut.by == f"{name}, trained on the embedded data{warning}"
+    kept = tmp_path / "models" / unet.UNET_FILE
+    record = kept.with_suffix(".json")
+    record.write_text(record.read_text().replace('"dataset": "synthetic"', '"dataset": "isic2018"'))
+    assert network_benchmark._told(options, name, kept) == f"{name}, trained on ISIC 2018 Task 1"
+    record.unlink()
+    assert network_benchmark._told(options, name, kept) == name + warning
     unmasked = network_benchmark.Bench(options._replace(models=None), quick.data, False)
     assert network_benchmark._cut(unmasked, 1, keep=False) == network_benchmark.NOT_CUT and not quick.trained
 
