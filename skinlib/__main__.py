@@ -88,7 +88,9 @@ def _add_benchmark(benchmark: argparse.ArgumentParser) -> None:
     )
     networks.add_argument("--variants", action="store_true", help="classification: four ways of cutting the images")
     networks.add_argument(
-        "--plain", default="all", help="classification: train the plain CNN too, all times (default), first or none"
+        "--plain",
+        default="all",
+        help="segmentation, classification: the plain recipe too, all times (default), first, none",
     )
     networks.add_argument("--stage", help="ablation: segmentation or classification (default: both)")
     networks.add_argument(

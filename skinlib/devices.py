@@ -75,8 +75,8 @@ def _gpus() -> list:
 class WholeBatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch normalisation of pictures, trained by one operation of TensorFlow, where Keras needs a dozen.
 
-    It computes the same and has the same weights. Of a training step of the U-Net, the dozen takes a sixth, since each
-    of them fetches and stores all numbers of a level anew.
+    It computes the same and has the same weights. Each of the dozen fetches and stores all numbers of a level anew,
+    which on a CPU takes longer than what it computes.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:

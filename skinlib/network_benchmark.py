@@ -30,7 +30,7 @@ from skinlib.training import open_model
 
 NAMES = ("segmentation", "classification", "ablation", "course", "inference")
 STAGES = trial.STAGES
-PLAIN = ("all", "first", "none")  # of the plain CNN, which takes longest: every training, one of them, or none
+PLAIN = ("all", "first", "none")  # of the plain recipe, which takes long: every training, one of them, or none
 
 
 class Options(NamedTuple):
@@ -67,7 +67,7 @@ GOES_WITH = {
     "seconds": ("segmentation",),
     "variants": ("classification",),
     "all_folds": ("classification",),
-    "plain": ("classification",),
+    "plain": ("segmentation", "classification"),
     "stage": ("ablation",),
     "models": ("classification", "ablation"),
     "start": ("classification", "ablation"),
@@ -248,17 +248,20 @@ def segmentation_benchmark(options: Options) -> dict:
     rate = len(images) / (time.perf_counter() - start)
     rows = [_segmentation_row("Otsu's threshold", masks, [otsu], test.groups, {"inference_images_per_s": rate})]
     epochs = options.epochs or unet.default_epochs(options.dataset, options.quick)
+    planned = [("plain U-Net", None, plain.UNET_EPOCHS)] * (options.plain != "none")
+    planned.append(("our U-Net", unet.RECIPE._asdict(), epochs))
     ours = []
-    for method, recipe, length in (
-        ("plain U-Net", None, 1 if options.quick else plain.UNET_EPOCHS),
-        ("our U-Net", unet.RECIPE._asdict(), 1 if options.quick else epochs),
-    ):
-        ours = bench.trials("segmentation", recipe, length)
+    for method, recipe, length in planned:
+        seeds = _seeds(options)
+        if recipe is None and options.plain == "first" and len(seeds) > 1:
+            seeds = seeds[:1]
+            method = f"{method}, seed {seeds[0]}"
+        ours = bench.trials("segmentation", recipe, 1 if options.quick else length, seeds)
         found = [result.found for result in ours]
         rows.append(_segmentation_row(method, masks, found, test.groups, mean_cost(ours)))
     _keep_models(options.out, ours[0].model)
     curve, cost = [], mean_cost(ours)
-    for budget in progress(options.seconds, "the curve", len(options.seconds), "budget"):
+    for budget in progress(sorted(options.seconds), "the curve", len(options.seconds), "budget"):
         # The schedule has to fit the budget: a step size that has not yet fallen is worth little.
         length = max(1, int(budget * cost["epochs"] / cost["training_s"]))
         result = bench.trials("segmentation", unet.RECIPE._asdict(), length, seconds=budget)

@@ -226,10 +226,11 @@ def _where(result: dict, about: dict) -> str:
 def _notes(result: dict, rows: Sequence[dict], more: str = "") -> list[str]:
     seeds = " Scores and costs are means over the seeds." if len(result["seeds"]) > 1 else ""
     lines = [f"In brackets: 95 % intervals, by drawing lesions.{seeds} {more}".rstrip()]
-    kept = [row.get("method", row.get("arm")) for row in rows if row.get("kept")]
+    trained = [row for row in rows if "kept" in row]
+    kept = [row.get("method", row.get("arm")) for row in trained if row["kept"]]
     if kept:
-        # Only an ablation trains every row; its two dozen names would say no more.
-        names = "every recipe" if len(kept) == len(rows) else ", ".join(kept)
+        # The names of all, two dozen in an ablation, would say no more.
+        names = "every network" if len(kept) == len(trained) > 1 else ", ".join(kept)
         seeds = ", for one seed at least" if len(result["seeds"]) > 1 else ""
         lines += ["", f"Kept from before, not trained anew in this call{seeds}: {names}."]
     if result["quick"]:

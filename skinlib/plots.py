@@ -383,12 +383,12 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, path: str | Path 
 def quality_against_cost(rows: Sequence[dict], curve: Sequence[dict], title: str, path: str | Path) -> None:
     """Mean Dice against training seconds, and against operations per picture, of the rows of a benchmark.
 
-    rows     Otsu's threshold first, which costs no training: a line; then plain and ours: points with 95 % intervals
+    rows     Otsu's threshold first, which costs no training: a line; then plain, if it was trained, and ours last:
+             points with 95 % intervals
     curve    ours after less and more training, joined by a line
     """
     figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.8), sharey=True)
     baseline, *networks = rows
-    styles = dict(zip((row["method"] for row in networks), (("s", ORANGE), ("o", BLUE)), strict=False))
 
     def point(axis: plt.Axes, x: float, row: dict, marker: str, color: str, size: float, name: str | None) -> None:
         value, low, high = (row["dice"][key] for key in ("value", "low", "high"))
@@ -401,7 +401,7 @@ def quality_against_cost(rows: Sequence[dict], curve: Sequence[dict], title: str
         axis.axhspan(baseline["dice"]["low"], baseline["dice"]["high"], color=GREY, alpha=0.15, linewidth=0)
         axis.axhline(baseline["dice"]["value"], color=GREY, linestyle="--", label=f"{baseline['method']} (no training)")
         for row in networks:
-            point(axis, cost(row), row, *styles[row["method"]], 8, row["method"])
+            point(axis, cost(row), row, *(("o", BLUE) if row is networks[-1] else ("s", ORANGE)), 8, row["method"])
         if axis is axes[0] and curve:
             ordered = sorted(curve, key=cost)
             axis.plot([cost(row) for row in ordered], [row["dice"]["value"] for row in ordered], "-", color=BLUE)
@@ -413,6 +413,7 @@ def quality_against_cost(rows: Sequence[dict], curve: Sequence[dict], title: str
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axis.xaxis.set_minor_formatter("{x:.0f}")
+        axis.tick_params("x", which="both", length=3, pad=3)  # so that all numbers stand in line
         axis.grid(axis="y", color="#dddddd", linewidth=0.8)
         axis.set_axisbelow(True)
     axes[0].set(xlabel="seconds of training", ylabel="mean Dice of a test picture")

@@ -138,7 +138,7 @@ def identity(job: Job, data: LesionDataset, masks: np.ndarray | None) -> dict:
     """Everything that a result depends on, as JSON holds it: recipe, seed, epochs, data, versions and code."""
     # The CNN has the U-Net inside.
     networks = ("plain.py",) if job.recipe is None else ("unet.py", "cnn.py")[: STAGES.index(job.stage) + 1]
-    names = (*networks, "training.py", "inference.py", "quiet.py", "segmentation.py", "trial.py")
+    names = (*networks, "training.py", "devices.py", "inference.py", "quiet.py", "segmentation.py", "trial.py")
     code = b"".join((Path(__file__).parent / name).read_bytes() for name in names)
     made_from = {
         **job._asdict(),

@@ -138,17 +138,28 @@ def called(arguments, out, capsys):
 
 
 def test_segmentation_then_classification(quick, tmp_path, capsys):
-    printed, result = called(["segmentation", "--seeds", "2", "--seconds", "1"], tmp_path, capsys)
+    printed, result = called(["segmentation", "--seeds", "2", "--seconds", "2", "1"], tmp_path, capsys)
     assert [row["method"] for row in result["rows"]] == ["Otsu's threshold", "plain U-Net", "our U-Net"]
     assert result["images"]["test"] == (quick.data.parts == "test").sum()
     assert [(job.recipe is None, job.seed, job.seconds) for job in quick.trained] == [
-        (True, 0, None), (True, 1, None), (False, 0, None), (False, 1, None), (False, 0, 1), (False, 1, 1),
+        (True, 0, None), (True, 1, None), (False, 0, None), (False, 1, None),
+        (False, 0, 1), (False, 1, 1), (False, 0, 2), (False, 1, 2),
     ]  # fmt: skip
+    assert [row["method"] for row in result["curve"]] == ["our U-Net, 1 s", "our U-Net, 2 s"]
     for row in [*result["rows"], *result["curve"]]:
         assert row["method"] in printed
         for name in ("dice", "jaccard", "thresholded_jaccard"):
             assert 0 <= row[name]["low"] <= row[name]["value"] <= row[name]["high"] <= 1
             assert row[name]["value"] == pytest.approx(np.mean(row["by_seed"][name]), abs=1e-5)
+    # The plain recipe of one seed, or none; what is there is not trained again.
+    quick.trained.clear()
+    arguments = ["segmentation", "--seeds", "2", "--plain"]
+    _, fewer = called([*arguments, "first"], tmp_path / "again", capsys)
+    assert [row["method"] for row in fewer["rows"]] == ["Otsu's threshold", "plain U-Net, seed 0", "our U-Net"]
+    assert [(job.recipe is None, job.seed) for job in quick.trained] == [(True, 0), (False, 0), (False, 1)]
+    assert len(fewer["rows"][1]["by_seed"]["dice"]) == 1 and len(fewer["rows"][2]["by_seed"]["dice"]) == 2
+    _, none = called([*arguments, "none"], tmp_path / "again", capsys)
+    assert [row["method"] for row in none["rows"]] == ["Otsu's threshold", "our U-Net"] and len(quick.trained) == 3
     plain_row, ours = result["rows"][1:]
     assert plain_row["parameters"] == 118_273 and ours["parameters"] == unet.build_unet(unet.RECIPE).count_params()
     assert plain_row["macs"] == 128**2 * 11_968 + 64**2 * 50_688 + 32**2 * 55_296 and plain_row["views"] == 1
@@ -286,7 +297,7 @@ def test_an_interrupted_ablation_goes_on(quick, tmp_path, monkeypatch, capsys):
     # More seeds: only what is new is trained, and the table says that not all of it is.
     printed = called(["ablation", "--stage", "segmentation", "--seeds", "2"], tmp_path, capsys)[0]
     assert {job.seed for job in quick.trained} == {1}
-    assert "not trained anew in this call, for one seed at least: every recipe." in printed
+    assert "not trained anew in this call, for one seed at least: every network." in printed
 
 
 def test_what_a_result_is_of(quick, tmp_path):
@@ -427,7 +438,7 @@ def test_write_puts_a_table_in_its_place_and_replaces_it(tmp_path):
         ("classification --dataset isic2018 --all-folds --fold 1 --data-dir x", "nothing to choose"),
         ("classification --dataset isic2018 --all-folds --variants --data-dir x", "leave out --all-folds"),
         ("classification --plain some", "--plain can be all, first, none, not 'some'"),
-        ("segmentation --plain none", "--plain goes with the benchmarks classification"),
+        ("ablation --plain none", "--plain goes with the benchmarks segmentation, classification"),
         ("segmentation --dataset isic2018 --fold 5 --data-dir x", "numbered 0 to 4"),
         ("classification --models x", "there is no unet_model_lightweight.keras in x"),
         ("segmentation --dataset isic2018", "--data-dir"),
