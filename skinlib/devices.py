@@ -75,12 +75,11 @@ def _gpus() -> list:
 class WholeBatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch normalisation of pictures, trained by one operation of TensorFlow, where Keras needs a dozen.
 
-    It computes the same and has the same weights. Each of the dozen fetches and stores all numbers of a level anew,
-    which on a CPU takes longer than what it computes.
+    It computes the same and has the same weights, but each of the dozen fetches and stores all numbers of a level anew.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
-        if not (training and self.trainable and _is_pictures(self)) or mask is not None:
+        if not (training and self.trainable and _normalises_pictures(self)) or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         gamma, beta = (keras.ops.cast(weights, "float32") for weights in (self.gamma, self.beta))
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -94,7 +93,7 @@ class WholeBatchNormalization(keras.layers.BatchNormalization):
         return keras.ops.cast(outputs, self.compute_dtype)
 
 
-def _is_pictures(layer: keras.layers.BatchNormalization) -> bool:
+def _normalises_pictures(layer: keras.layers.BatchNormalization) -> bool:
     """Whether the layer normalises filters of pictures, (n, h, w, filters), and scales and moves them afterwards."""
     plain = layer.scale and layer.center and not layer.renorm
     return plain and layer.input_spec.ndim == 4 and layer.axis in (-1, 3)
@@ -109,7 +108,7 @@ def fitted(model: keras.Model) -> keras.Model:
     """
     dtype, several = precision(), strategy().num_replicas_in_sync > 1
     normalised = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
-    if dtype == "float32" and not several and not any(_is_pictures(layer) for layer in normalised):
+    if dtype == "float32" and not several and not any(_normalises_pictures(layer) for layer in normalised):
         return model
 
     def layer_copy(layer: keras.Layer | keras.Operation) -> keras.Layer | keras.Operation:

@@ -235,6 +235,11 @@ def mean_cost(results: Sequence[trial.Result]) -> dict:
     } | {"kept": kept}
 
 
+def _only_once(options: Options, recipe: dict | None, trainings: int) -> bool:
+    """Whether --plain spares all but the first of so many trainings; recipe: None is the plain one."""
+    return recipe is None and options.plain == "first" and trainings > 1
+
+
 # -- segmentation ----------------------------------------------------------------------------------------------------
 
 
@@ -250,15 +255,16 @@ def segmentation_benchmark(options: Options) -> dict:
     epochs = options.epochs or unet.default_epochs(options.dataset, options.quick)
     planned = [("plain U-Net", None, plain.UNET_EPOCHS)] * (options.plain != "none")
     planned.append(("our U-Net", unet.RECIPE._asdict(), epochs))
-    ours = []
+    trained = []
     for method, recipe, length in planned:
         seeds = _seeds(options)
-        if recipe is None and options.plain == "first" and len(seeds) > 1:
+        if _only_once(options, recipe, len(seeds)):
             seeds = seeds[:1]
             method = f"{method}, seed {seeds[0]}"
-        ours = bench.trials("segmentation", recipe, 1 if options.quick else length, seeds)
-        found = [result.found for result in ours]
-        rows.append(_segmentation_row(method, masks, found, test.groups, mean_cost(ours)))
+        trained = bench.trials("segmentation", recipe, 1 if options.quick else length, seeds)
+        found = [result.found for result in trained]
+        rows.append(_segmentation_row(method, masks, found, test.groups, mean_cost(trained)))
+    ours = trained  # the last that was planned
     _keep_models(options.out, ours[0].model)
     curve, cost = [], mean_cost(ours)
     for budget in progress(sorted(options.seconds), "the curve", len(options.seconds), "budget"):
@@ -344,7 +350,7 @@ def classification_benchmark(options: Options) -> dict:
     ]
     for method, knobs, length, variant in progress(planned, "training", len(planned), "network"):
         chosen, seeds = folds, _seeds(options)
-        if knobs is None and options.plain == "first" and len(folds) * len(seeds) > 1:
+        if _only_once(options, knobs, len(folds) * len(seeds)):
             chosen, seeds = folds[:1], seeds[:1]
             method = f"{method}, fold {numbers[0]}, seed {seeds[0]}"
         by_fold = [
