@@ -1,5 +1,7 @@
 """Lesson 04: a small CNN that tells benign from malignant. An RGB crop of 180×180 in, two class probabilities out."""
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from skinlib.dataset import MALIGNANT
+from skinlib.dataset import BENIGN, MALIGNANT
 from skinlib.files import CourseError, digest
 from skinlib.inference import answers
 from skinlib.progress import progress
@@ -21,6 +23,7 @@ layers, ops = keras.layers, keras.ops
 CNN_SIZE = 180
 CNN_FILE = "melanoma_cnn_model.keras"
 DESCRIPTION = "description"  # the layer that has the U-Net inside
+ANSWER = "benign_or_malignant"  # the last layer
 
 
 class Recipe(NamedTuple):
@@ -34,6 +37,7 @@ class Recipe(NamedTuple):
     lesion_and_skin: bool = True  # patterns are counted inside the lesion and outside, not over the whole crop
     every_level: bool = True  # the answer rests on all levels, on the way down and up, not on the bottleneck alone
     dropout: float = 0.3  # of what the small layer says; of the numbers that it weighs, a third as much
+    diagnoses: bool = False  # it learns the finer question, which diagnosis it is, and adds up their probabilities
     class_weights: bool = True  # both classes count the same in sum
     turns: bool = True  # training crops are turned and mirrored
     changes: float = 0.4  # how far they are shifted, zoomed and recoloured: little, since colours are a sign here
@@ -43,16 +47,19 @@ class Recipe(NamedTuple):
 
 RECIPE = Recipe()
 # Where the U-Net inside learns too, it may step as far as in lesson 02. Smaller steps were not measured.
-LEARNING = {"frozen": False, "rate": 2e-3}
+LEARNS_ON = {"frozen": False, "rate": 2e-3}
+# With so many crops, most diagnoses have enough of their own: which one it is says more of a crop than its label does.
+LEARNING = LEARNS_ON | {"diagnoses": True}
 # What `skinlib benchmark ablation` takes back, one at a time; see `knobs_for`.
 KNOBS = {
-    "random weights to start with": LEARNING | {"start": False},
-    "the U-Net learns on": LEARNING,
+    "random weights to start with": LEARNS_ON | {"start": False},
+    "the U-Net learns on": LEARNS_ON,
     "crops of 96 pixels": {"size": 96},
     "one version of each crop": {"versions": 1},
     "lesion and skin in one": {"lesion_and_skin": False},
     "the bottleneck alone": {"every_level": False},
     "no dropout": {"dropout": 0.0},
+    "benign and malignant alone": {"diagnoses": False},
     "no class weights": {"class_weights": False},
     "no turned crops": {"turns": False},
     "no shift, zoom, recolouring": {"changes": 0.0},
@@ -63,6 +70,7 @@ KNOBS = {
 # With so many crops to learn from, the U-Net's weights follow the labels. Where the border lies is not measured: on the
 # embedded set and ISIC 2018, with some 1,400 at most, they stay, and on HAM10000, with 7,204, they learn on.
 MANY_LABELS = 4000
+LEAST_OF_A_DIAGNOSIS = 20  # training crops; fewer than these are too few to be told from the others of their label
 
 
 def recipe_for(crops: int, has_start: bool) -> Recipe:
@@ -82,14 +90,17 @@ def knobs_for(recipe: Recipe) -> dict[str, dict]:
 
 def default_epochs(quick: bool, recipe: Recipe = RECIPE) -> int:
     """How long lesson 04 trains: where the U-Net stays as it is, an epoch of the small layer takes next to no time."""
-    return 3 if quick else 40 if recipe.frozen else 20
+    return 3 if quick else 40 if recipe.frozen else 28
 
 
-def build_cnn(recipe: Recipe = RECIPE) -> keras.Model:
+def build_cnn(recipe: Recipe = RECIPE, told_apart: Sequence[int] = (BENIGN, MALIGNANT)) -> keras.Model:
     """The network: (n, 180, 180, 3) RGB 0–255 to (n, 2) probabilities, benign and malignant. Lesson 04.
 
     It has the U-Net inside, which describes the crop by 1,440 numbers. Then a small layer that weighs them, between
     two rounds of dropout, and two classes.
+
+    told_apart    the label of each diagnosis that it learns to tell apart, where there are more than the two: it gives
+                  each a probability, and a last layer, which does not learn, adds up those of either label
     """
     inputs = keras.Input((CNN_SIZE, CNN_SIZE, 3), name="crop")
     x = layers.Resizing(recipe.size, recipe.size, name="as_the_unet_sees_it")(inputs)
@@ -98,7 +109,13 @@ def build_cnn(recipe: Recipe = RECIPE) -> keras.Model:
     x = layers.Dropout(recipe.dropout / 3, seed=0, name="dropout_numbers")(x)
     x = layers.Dense(64, activation="relu", name="weighed")(x)
     x = layers.Dropout(recipe.dropout, seed=1, name="dropout")(x)
-    outputs = layers.Dense(2, activation="softmax", name="benign_or_malignant")(x)
+    if len(told_apart) == 2:
+        outputs = layers.Dense(2, activation="softmax", name=ANSWER)(x)
+    else:
+        diagnoses = layers.Dense(len(told_apart), activation="softmax", name="diagnosis")(x)
+        sums = layers.Dense(2, use_bias=False, trainable=False, name=ANSWER)
+        outputs = sums(diagnoses)
+        sums.set_weights([_sums(told_apart)])
     return keras.Model(inputs, outputs, name="cnn")
 
 
@@ -187,6 +204,56 @@ def _one_version(versions: np.ndarray, _: None, rng: np.random.Generator) -> tup
     return versions[rng.integers(len(versions))], None
 
 
+def _sums(told_apart: Sequence[int]) -> np.ndarray:
+    """What turns probabilities of diagnoses into those of labels: float32 (diagnoses, 2), a 1 where one belongs."""
+    return np.eye(2, dtype=np.float32)[list(told_apart)]
+
+
+def to_tell_apart(table: pd.DataFrame, recipe: Recipe) -> tuple[tuple[int, ...], np.ndarray]:
+    """What the network learns to tell apart: the label of each diagnosis, and which of them each crop has, int (n,).
+
+    table    one row per crop with the columns part, label and, if anyone has told, diagnosis
+    Where no diagnosis is named, or the recipe asks for none, they are the labels themselves. A diagnosis of which the
+    train part has fewer than `LEAST_OF_A_DIAGNOSIS` crops counts as the most frequent one of its label.
+    """
+    labels = table["label"].to_numpy(dtype=int)
+    if not recipe.diagnoses or "diagnosis" not in table:
+        return (BENIGN, MALIGNANT), labels
+    pairs = list(zip(labels.tolist(), table["diagnosis"].fillna("").astype(str), strict=True))
+    counts = Counter(pair for pair, part in zip(pairs, table["part"], strict=True) if part == "train")
+    known, instead = [], {}
+    for label in (BENIGN, MALIGNANT):
+        by_count = [pair for pair, _ in counts.most_common() if pair[0] == label] or [(label, "")]
+        instead[label] = by_count[0]
+        known += [by_count[0], *sorted(pair for pair in by_count[1:] if counts[pair] >= LEAST_OF_A_DIAGNOSIS)]
+    number = {pair: place for place, pair in enumerate(known)}
+    answers = np.array([number.get(pair, number[instead[pair[0]]]) for pair in pairs])
+    return tuple(label for label, _ in known), answers
+
+
+def diagnosis_loss(told_apart: Sequence[int]) -> tuple[Callable, Callable]:
+    """Loss and accuracy where more is told apart than the labels: of answers int (n,) and probabilities (n, diagnoses).
+
+    The loss is cross-entropy of the label, which is what counts, and beside it cross-entropy of the diagnosis, which
+    tells more of each crop. The accuracy is of the label.
+    """
+    label_of, sums = np.array(told_apart, np.int32), _sums(told_apart)
+
+    def of_labels(answers, probabilities):
+        answers = ops.cast(ops.reshape(answers, (-1,)), "int32")
+        return ops.take(label_of, answers), ops.matmul(ops.cast(probabilities, "float32"), sums)
+
+    def loss(answers, probabilities):
+        coarse = keras.losses.sparse_categorical_crossentropy(*of_labels(answers, probabilities))
+        fine = keras.losses.sparse_categorical_crossentropy(ops.reshape(answers, (-1,)), probabilities)
+        return coarse + fine
+
+    def accuracy(answers, probabilities):
+        return keras.metrics.sparse_categorical_accuracy(*of_labels(answers, probabilities))
+
+    return loss, accuracy
+
+
 def class_weights(labels: np.ndarray) -> np.ndarray:
     """Weight of each image, so that both classes count the same in sum: n / (2 · images of its class). Lesson 04.
 
@@ -210,7 +277,8 @@ def train_cnn(
 ) -> tuple[keras.Model, dict]:
     """Train on the train part, choose the best epoch on the validation part; returns the model and its history.
 
-    crops         uint8 RGB (n, 180, 180, 3); table: one row per crop with the columns part and label
+    crops         uint8 RGB (n, 180, 180, 3); table: one row per crop with the columns part and label, and diagnosis,
+                  if the recipe is to ask for it
     checkpoint    a file that lets a killed training go on; seconds: a limit, see `training.train`. A frozen U-Net is
                   asked before that: it is asked again after a kill, and its time is not counted
     start         the network of lesson 02, which this one has inside, or a CNN trained before on other pictures;
@@ -219,7 +287,8 @@ def train_cnn(
     parts = {part: (table["part"] == part).to_numpy() for part in ("train", "validation")}
     for chosen in parts.values():
         check_pictures(crops[chosen])
-    model, has_start = build_cnn(recipe), recipe.start and start is not None
+    told_apart, answer = to_tell_apart(table, recipe)
+    model, has_start = build_cnn(recipe, told_apart), recipe.start and start is not None
     if has_start:
         take(model, start)
     made_from = {"seed": seed, "weights": digest(*model.get_weights())} | recipe._asdict()
@@ -229,22 +298,26 @@ def train_cnn(
     # Crops are shrunk once, not in every epoch: training starts behind that layer.
     inputs = {part: _shrunk(model, crops[chosen]) for part, chosen in parts.items()}
     change = augmentation(recipe.turns, recipe.changes)
+    loss, accuracy = "sparse_categorical_crossentropy", "accuracy"
+    learned = model.output
+    if len(told_apart) > 2:
+        loss, accuracy = diagnosis_loss(told_apart)
+        learned = model.get_layer("diagnosis").output
     if recipe.frozen and has_start:
         # What the U-Net says of a crop will not change any more: it is asked once, and only the rest is trained.
         look.trainable = standardised.trainable = False
         inputs["train"] = _described(look, inputs["train"], change, recipe.versions, seed)
         inputs["validation"] = answers(look, inputs["validation"])
         standardised.set_weights([inputs["train"].mean(axis=(0, 1)), inputs["train"].var(axis=(0, 1))])
-        learner, change = keras.Model(standardised.input, model.output), _one_version
+        learner, change = keras.Model(standardised.input, learned), _one_version
     else:
-        learner = keras.Model(shrunk.output, model.output)
+        learner = keras.Model(shrunk.output, learned)
     batches = []
     for part, how in (("train", change), ("validation", None)):
-        labels = table.loc[parts[part], "label"].to_numpy()
-        weights = class_weights(labels) if recipe.class_weights else None
-        batches.append(Batches(inputs[part], labels, 2 * BATCH_SIZE, seed, how, weights))
+        weights = class_weights(table.loc[parts[part], "label"].to_numpy()) if recipe.class_weights else None
+        batches.append(Batches(inputs[part], answer[parts[part]], 2 * BATCH_SIZE, seed, how, weights))
     history = train(
-        learner, *batches, epochs, "sparse_categorical_crossentropy", ["accuracy"], recipe.rate,
+        learner, *batches, epochs, loss, [accuracy], recipe.rate,
         what="training the CNN", checkpoint=checkpoint, seconds=seconds, cosine=recipe.cosine_schedule,
         made_from={"crops": digest(crops, *(batch.targets for batch in batches))} | made_from,
     )  # fmt: skip

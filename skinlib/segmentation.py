@@ -130,6 +130,7 @@ def write_segmented(data: LesionDataset, masks: np.ndarray, folder: str | Path, 
                     "lesion_id": data.groups[i],
                     "part": data.parts[i],
                     "label": int(data.labels[i]),
+                    "diagnosis": data.table["diagnosis"].iloc[i],
                     "lesion_area_fraction": round(float(masks[i].mean()), 4),
                 }
             )
@@ -145,7 +146,8 @@ def read_segmented(folder: str | Path, made_from: dict) -> tuple[np.ndarray, pd.
     try:
         if json.loads((folder / "made_from.json").read_text(encoding="utf-8")) != made_from:
             return None
-        table = pd.read_csv(folder / "crops.csv", dtype={"image_id": str, "lesion_id": str})
+        table = pd.read_csv(folder / "crops.csv", dtype={"image_id": str, "lesion_id": str, "diagnosis": str})
+        table["diagnosis"] = table["diagnosis"].fillna("")  # where nobody has told
         return np.stack([read_image(folder / file) for file in table["file"]]), table
     except (CourseError, OSError, ValueError, KeyError):
         return None

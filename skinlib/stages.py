@@ -86,8 +86,8 @@ def ready_crops(data: LesionDataset, run_dir: str | Path, seed: int, quick: bool
 
 
 def _cnn_identity(crops: np.ndarray, table: pd.DataFrame, seed: int, quick: bool) -> dict[str, object]:
-    parts, labels = table["part"].to_numpy(dtype=str), table["label"].to_numpy()
-    return {"crops": digest(crops, parts, labels), "seed": seed, "quick": quick}
+    parts, diagnoses = (table[column].to_numpy(dtype=str) for column in ("part", "diagnosis"))
+    return {"crops": digest(crops, parts, table["label"].to_numpy(), diagnoses), "seed": seed, "quick": quick}
 
 
 def keep_cnn(

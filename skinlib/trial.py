@@ -209,7 +209,7 @@ def _classification(job: Job, data: LesionDataset, masks: np.ndarray | None) -> 
     crops, test = segmentation.crop_lesions(data.images, masks, job.variant), data.parts == "test"
     labelled = data.labels >= 0
     known = labelled & ~test
-    table = pd.DataFrame({"part": data.parts[known], "label": data.labels[known]})
+    table = data.table.loc[known, ["diagnosis"]].assign(part=data.parts[known], label=data.labels[known])
     given = (crops[known], table, job.epochs, job.seed)
     if job.recipe is None:
         train, predict, views = partial(plain.train_cnn, *given), plain.predict, 1

@@ -101,6 +101,59 @@ def test_a_stream_is_one_epoch_of_batches_and_iterated_again_the_next():
     assert sorted(places) == [0, 1, 2] and places != [0, 1, 2]
 
 
+def test_diagnoses_are_told_apart_where_they_are_named_and_have_enough_crops():
+    learning = cnn.recipe_for(cnn.MANY_LABELS, has_start=True)
+    named = [(0, "nv", 30), (0, "bkl", 25), (0, "df", 3), (1, "mel", 8), (1, "bcc", 5), (1, None, 2)]
+    rows = [{"part": "train", "label": label, "diagnosis": name} for label, name, count in named for _ in range(count)]
+    rows += [{"part": "validation", "label": label, "diagnosis": name} for label, name in ((0, "vasc"), (1, "bcc"))]
+    table = pd.DataFrame(rows + [{"part": "validation", "label": 0, "diagnosis": "bkl"}] * 40)
+    told_apart, answers = cnn.to_tell_apart(table, learning)
+    assert told_apart == (0, 0, 1)  # naevi, keratoses, and one for the malignant, each too rare
+    by_name = table.assign(answer=answers, diagnosis=table["diagnosis"].fillna("?")).groupby("diagnosis")["answer"]
+    assert by_name.unique().map(list).to_dict() == {
+        "nv": [0], "bkl": [1], "df": [0], "vasc": [0], "mel": [2], "bcc": [2], "?": [2],
+    }  # fmt: skip
+    for plain in (table.drop(columns="diagnosis"), table.assign(diagnosis=""), table.assign(diagnosis="one")):
+        told_apart, answers = cnn.to_tell_apart(plain, learning)
+        assert told_apart == (0, 1) and (answers == table["label"]).all()
+    assert cnn.to_tell_apart(table, cnn.RECIPE)[0] == (0, 1)
+    alone = cnn.to_tell_apart(table[table["label"] == 0], learning)
+    assert alone[0] == (0, 0, 1) and set(alone[1]) == {0, 1}
+
+
+def test_what_is_learned_of_diagnoses_is_of_labels_by_hand():
+    loss, accuracy = cnn.diagnosis_loss((0, 0, 1))
+    answers = np.array([0, 1, 2])
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.6, 0.1, 0.3], [0.2, 0.5, 0.3]], np.float32)
+    by_hand = [-np.log(0.8 * 0.5), -np.log(0.7 * 0.1), -np.log(0.3 * 0.3)]
+    assert np.asarray(loss(answers, probabilities)) == pytest.approx(by_hand, rel=1e-4)
+    assert np.asarray(loss(answers[:, None], probabilities)) == pytest.approx(by_hand, rel=1e-4)
+    assert np.asarray(accuracy(answers, probabilities)).tolist() == [1, 1, 0]
+
+
+def test_a_network_of_diagnoses_answers_with_labels(small_data, monkeypatch, tmp_path):
+    data = some_of_each(small_data, 40, ("train", "validation"))
+    crops = segmentation.crop_lesions(data.images, data.masks)
+    table = data.table[["diagnosis"]].assign(part=data.parts, label=data.labels)
+    monkeypatch.setattr(cnn, "LEAST_OF_A_DIAGNOSIS", 1)
+    training.seed_everything(0)
+    segmenter = unet.build_unet()
+    for recipe in (cnn.RECIPE._replace(diagnoses=True), cnn.recipe_for(cnn.MANY_LABELS, has_start=True)):
+        told_apart, _ = cnn.to_tell_apart(table, recipe)
+        assert len(told_apart) > 2
+        model, history = cnn.train_cnn(crops, table, 2, 0, recipe=recipe, start=segmenter)
+        assert 0 <= history["val_accuracy"][-1] <= 1
+        fine = inference.answers(keras.Model(model.input, model.get_layer("diagnosis").output), crops[:6])
+        assert fine.shape == (6, len(told_apart)) and fine.sum(axis=1) == pytest.approx(np.ones(6), abs=1e-5)
+        malignant = fine[:, np.array(told_apart) == 1].sum(axis=1)
+        assert cnn.predict_labels(model, crops[:6], views=1) == pytest.approx(malignant, abs=1e-6)
+        training.save_model(model, tmp_path / "cnn.keras", {}, history)
+        stored = keras.models.load_model(tmp_path / "cnn.keras")
+        assert cnn.predict_labels(stored, crops[:6], views=1) == pytest.approx(malignant, abs=1e-6)
+        # Another CNN, of other diagnoses or none, can start from what it has learned to see.
+        cnn.take(cnn.build_cnn(), model)
+
+
 def test_class_weights_make_classes_count_the_same():
     labels = np.array([0] * 8 + [1] * 2)
     weights = cnn.class_weights(labels)
@@ -112,8 +165,10 @@ def test_class_weights_make_classes_count_the_same():
 @pytest.mark.parametrize("network, build", [(unet, unet.build_unet), (cnn, cnn.build_cnn)])
 def test_every_knob_takes_back_one_choice(network, build):
     for name, change in network.KNOBS.items():
-        recipe = network.RECIPE._replace(**change)
-        assert all(getattr(network.RECIPE, field) != value for field, value in change.items()), name
+        # Of the CNN, one choice stands only where it has many crops to learn from.
+        full = network.RECIPE._replace(diagnoses=True) if "diagnoses" in change else network.RECIPE
+        recipe = full._replace(**change)
+        assert all(getattr(full, field) != value for field, value in change.items()), name
         size = build(recipe).input_shape[1]
         assert build(recipe).output_shape in ((None, size, size, 1), (None, 2)), name
 
@@ -222,7 +277,7 @@ def test_the_cnn_starts_from_another_cnn(small_data, monkeypatch):
 
 
 def test_only_knobs_that_change_something_are_taken_back():
-    assert cnn.knobs_for(cnn.RECIPE) == cnn.KNOBS
+    assert cnn.KNOBS.keys() - cnn.knobs_for(cnn.RECIPE).keys() == {"benign and malignant alone"}
     left_out = cnn.KNOBS.keys() - cnn.knobs_for(cnn.recipe_for(cnn.MANY_LABELS, has_start=True)).keys()
     assert left_out == {"the U-Net learns on", "one version of each crop"}
     left_out = cnn.KNOBS.keys() - cnn.knobs_for(cnn.recipe_for(10, has_start=False)).keys()
