@@ -70,7 +70,7 @@ KNOBS = {
 # With so many crops to learn from, the U-Net's weights follow the labels. Where the border lies is not measured: on the
 # embedded set and ISIC 2018, with some 1,400 at most, they stay, and on HAM10000, with 7,204, they learn on.
 MANY_LABELS = 4000
-LEAST_OF_A_DIAGNOSIS = 20  # training crops; fewer than these are too few to be told from the others of their label
+LEAST_OF_A_DIAGNOSIS = 20  # training crops; one that is rarer is not told apart (chosen, not measured)
 
 
 def recipe_for(crops: int, has_start: bool) -> Recipe:
@@ -115,7 +115,7 @@ def build_cnn(recipe: Recipe = RECIPE, told_apart: Sequence[int] = (BENIGN, MALI
         diagnoses = layers.Dense(len(told_apart), activation="softmax", name="diagnosis")(x)
         sums = layers.Dense(2, use_bias=False, trainable=False, name=ANSWER)
         outputs = sums(diagnoses)
-        sums.set_weights([_sums(told_apart)])
+        sums.set_weights([_labels_of(told_apart)])
     return keras.Model(inputs, outputs, name="cnn")
 
 
@@ -204,7 +204,7 @@ def _one_version(versions: np.ndarray, _: None, rng: np.random.Generator) -> tup
     return versions[rng.integers(len(versions))], None
 
 
-def _sums(told_apart: Sequence[int]) -> np.ndarray:
+def _labels_of(told_apart: Sequence[int]) -> np.ndarray:
     """What turns probabilities of diagnoses into those of labels: float32 (diagnoses, 2), a 1 where one belongs."""
     return np.eye(2, dtype=np.float32)[list(told_apart)]
 
@@ -227,29 +227,28 @@ def to_tell_apart(table: pd.DataFrame, recipe: Recipe) -> tuple[tuple[int, ...],
         instead[label] = by_count[0]
         known += [by_count[0], *sorted(pair for pair in by_count[1:] if counts[pair] >= LEAST_OF_A_DIAGNOSIS)]
     number = {pair: place for place, pair in enumerate(known)}
-    answers = np.array([number.get(pair, number[instead[pair[0]]]) for pair in pairs])
-    return tuple(label for label, _ in known), answers
+    of_each = np.array([number.get(pair, number[instead[pair[0]]]) for pair in pairs])
+    return tuple(label for label, _ in known), of_each
 
 
 def diagnosis_loss(told_apart: Sequence[int]) -> tuple[Callable, Callable]:
-    """Loss and accuracy where more is told apart than the labels: of answers int (n,) and probabilities (n, diagnoses).
+    """Loss and accuracy where more is told apart than the labels: functions of the right diagnoses, int (n,), and of
+    what the network gives each, float (n, diagnoses), to (n,).
 
     The loss is cross-entropy of the label, which is what counts, and beside it cross-entropy of the diagnosis, which
     tells more of each crop. The accuracy is of the label.
     """
-    label_of, sums = np.array(told_apart, np.int32), _sums(told_apart)
+    label, sums = np.array(told_apart, np.int32), _labels_of(told_apart)
 
-    def of_labels(answers, probabilities):
-        answers = ops.cast(ops.reshape(answers, (-1,)), "int32")
-        return ops.take(label_of, answers), ops.matmul(ops.cast(probabilities, "float32"), sums)
+    def of_labels(right, probabilities):
+        return ops.take(label, ops.cast(ops.reshape(right, (-1,)), "int32")), ops.matmul(probabilities, sums)
 
-    def loss(answers, probabilities):
-        coarse = keras.losses.sparse_categorical_crossentropy(*of_labels(answers, probabilities))
-        fine = keras.losses.sparse_categorical_crossentropy(ops.reshape(answers, (-1,)), probabilities)
-        return coarse + fine
+    def loss(right, probabilities):
+        coarse = keras.losses.sparse_categorical_crossentropy(*of_labels(right, probabilities))
+        return coarse + keras.losses.sparse_categorical_crossentropy(ops.reshape(right, (-1,)), probabilities)
 
-    def accuracy(answers, probabilities):
-        return keras.metrics.sparse_categorical_accuracy(*of_labels(answers, probabilities))
+    def accuracy(right, probabilities):
+        return keras.metrics.sparse_categorical_accuracy(*of_labels(right, probabilities))
 
     return loss, accuracy
 
@@ -287,7 +286,7 @@ def train_cnn(
     parts = {part: (table["part"] == part).to_numpy() for part in ("train", "validation")}
     for chosen in parts.values():
         check_pictures(crops[chosen])
-    told_apart, answer = to_tell_apart(table, recipe)
+    told_apart, targets = to_tell_apart(table, recipe)
     model, has_start = build_cnn(recipe, told_apart), recipe.start and start is not None
     if has_start:
         take(model, start)
@@ -315,7 +314,7 @@ def train_cnn(
     batches = []
     for part, how in (("train", change), ("validation", None)):
         weights = class_weights(table.loc[parts[part], "label"].to_numpy()) if recipe.class_weights else None
-        batches.append(Batches(inputs[part], answer[parts[part]], 2 * BATCH_SIZE, seed, how, weights))
+        batches.append(Batches(inputs[part], targets[parts[part]], 2 * BATCH_SIZE, seed, how, weights))
     history = train(
         learner, *batches, epochs, loss, [accuracy], recipe.rate,
         what="training the CNN", checkpoint=checkpoint, seconds=seconds, cosine=recipe.cosine_schedule,

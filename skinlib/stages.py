@@ -70,9 +70,11 @@ def make_crops(data: LesionDataset, model: keras.Model, masks: np.ndarray, run_d
     return segmentation.write_segmented(data, masks, Path(run_dir) / "segmented", _crops_identity(data, model))
 
 
-def ready_crops(data: LesionDataset, run_dir: str | Path, seed: int, quick: bool) -> tuple[np.ndarray, pd.DataFrame]:
-    """Lesson 03's crops uint8 (n, 180, 180, 3) of all labelled images, and their table: read, or made now."""
-    model = ready_unet(data, run_dir, seed, quick)
+def ready_crops(data: LesionDataset, model: keras.Model, run_dir: str | Path) -> tuple[np.ndarray, pd.DataFrame]:
+    """Lesson 03's crops uint8 (n, 180, 180, 3) of all labelled images, and their table: read, or cut now.
+
+    model    the U-Net that cuts them
+    """
     folder, identity = Path(run_dir) / "segmented", _crops_identity(data, model)
     stored = segmentation.read_segmented(folder, identity)
     detail = "Read from this run's folder, where they were cut with this U-Net."

@@ -471,7 +471,7 @@ def test_a_failing_save_leaves_nothing_to_trust(tmp_path, monkeypatch):
 
 def test_stages_load_what_is_there_and_make_what_is_not(small_data, tmp_path, monkeypatch, capsys):
     data = some_of_each(small_data, 12, PARTS)
-    trained = []
+    trained, ready = [], ["The U-Net is ready.", "The crops are ready.", "The CNN is ready."]
 
     def instead(name, build):
         return lambda *_, **__: trained.append(name) or (build(), {"loss": [1.0]})
@@ -479,10 +479,11 @@ def test_stages_load_what_is_there_and_make_what_is_not(small_data, tmp_path, mo
     monkeypatch.setattr(unet, "train_unet", instead("unet", unet.build_unet))
     monkeypatch.setattr(cnn, "train_cnn", instead("cnn", cnn.build_cnn))
     for _ in range(2):
-        crops, table = stages.ready_crops(data, tmp_path, 0, True)
         segmenter = stages.ready_unet(data, tmp_path, 0, True)
+        crops, table = stages.ready_crops(data, segmenter, tmp_path)
         stages.ready_cnn(crops, table, segmenter, tmp_path, 0, True)
     assert trained == ["unet", "cnn"]
+    assert capsys.readouterr().out.split("\n") == [*ready * 2, ""]
     record = json.loads((tmp_path / "models" / "unet_model_lightweight.json").read_text())
     assert record["made_from"]["dataset"] == "synthetic" and record["made_from"]["seed"] == 0
     # Another seed, other pictures, and a run that was not quick, are other models.
@@ -490,8 +491,8 @@ def test_stages_load_what_is_there_and_make_what_is_not(small_data, tmp_path, mo
     stages.ready_unet(data.select(np.arange(20)), tmp_path, 1, True)
     stages.ready_unet(data.select(np.arange(20)), tmp_path, 1, False)
     assert trained == ["unet", "cnn", "unet", "unet", "unet"]
-    printed = set(capsys.readouterr().out.split("\n"))
-    assert printed == {"The U-Net is ready.", "The crops are ready.", "The CNN is ready.", ""}
+    stages.ready_cnn(crops, table.assign(diagnosis="another"), segmenter, tmp_path, 0, True)
+    assert trained[5:] == ["cnn"]
 
 
 def test_predictions_do_not_depend_on_the_batch(small_data):

@@ -104,6 +104,7 @@ def test_probabilities_become_clean_masks_of_the_asked_size():
 def test_segmented_folder_is_laid_out_and_read_back(small_data, tmp_path):
     data = small_data.select(np.arange(40))
     data.labels[0] = -1
+    data.table.loc[3, "diagnosis"] = ""  # of which nobody has told
     folder, made_from = tmp_path / "segmented", {"dataset": "synthetic", "unet": "abc"}
     table = segmentation.write_segmented(data, data.masks, folder, made_from)
     assert len(table) == 39
@@ -116,6 +117,7 @@ def test_segmented_folder_is_laid_out_and_read_back(small_data, tmp_path):
     assert crops.shape == (39, 180, 180, 3)
     assert (crops[5] == crop_lesion(data.images[6], data.masks[6])).all()
     pd.testing.assert_frame_equal(again, table, check_dtype=False)
+    assert again["diagnosis"][2] == "" and set(again["diagnosis"]) > {""}
 
 
 def test_a_data_set_without_labels_cannot_be_cropped_for_lesson_4(small_data, tmp_path):
@@ -132,6 +134,11 @@ def test_segmented_folder_of_another_origin_or_incomplete_is_not_believed(small_
     table = segmentation.write_segmented(data, data.masks, folder, made_from)
     assert segmentation.read_segmented(folder, {"unet": "other"}) is None
     assert json.loads((folder / "made_from.json").read_text()) == made_from
+    kept = (folder / "crops.csv").read_text()
+    table.drop(columns="diagnosis").to_csv(folder / "crops.csv", index=False)  # as it was before they were kept
+    assert segmentation.read_segmented(folder, made_from) is None
+    (folder / "crops.csv").write_text(kept)
+    assert segmentation.read_segmented(folder, made_from) is not None
     (folder / table["file"][3]).unlink()
     assert segmentation.read_segmented(folder, made_from) is None
 
