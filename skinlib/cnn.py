@@ -48,7 +48,7 @@ class Recipe(NamedTuple):
 RECIPE = Recipe()
 # Where the U-Net inside learns too, it may step as far as in lesson 02. Smaller steps were not measured.
 LEARNS_ON = {"frozen": False, "rate": 2e-3}
-# With so many crops, most diagnoses have enough of their own: which one it is says more of a crop than its label does.
+# Where all of it learns, one bit per crop is little to learn from, and a diagnosis tells more.
 LEARNING = LEARNS_ON | {"diagnoses": True}
 # What `skinlib benchmark ablation` takes back, one at a time; see `knobs_for`.
 KNOBS = {
@@ -80,7 +80,9 @@ def recipe_for(crops: int, has_start: bool) -> Recipe:
 
 
 def knobs_for(recipe: Recipe) -> dict[str, dict]:
-    """The `KNOBS` that change something in a recipe: a U-Net that learns on cannot be told to learn on."""
+    """The `KNOBS` that change something in a recipe: a U-Net that learns on cannot be told to learn on, nor can
+    diagnoses be left out where nobody asks for them.
+    """
     return {
         name: change
         for name, change in KNOBS.items()

@@ -51,7 +51,8 @@ class LesionDataset:
     image_ids    str (n,)
     groups       str (n,): images of one lesion, of one patient, or of one photograph that was published twice share it
     parts        str (n,), "train", "validation" or "test": one group never stands in two of them
-    table        one row per image with whatever else the data set tells; of the real ones, in the columns `isic.FACTS`
+    table        one row per image with whatever else the data set tells, diagnosis among it ("" where nobody has told);
+                 of the real ones, in the columns `isic.FACTS`
     left_out     file name and reason for each image that is not used; remarks: the same for what is used, but odd
     sources      the image files, where there are such
     has_mask     bool (n,), False where nobody drew a mask (and `masks` is all False)
