@@ -230,7 +230,7 @@ def _notes(result: dict, rows: Sequence[dict], more: str = "") -> list[str]:
     kept = [row.get("method", row.get("arm")) for row in trained if row["kept"]]
     if kept:
         # The names of all, two dozen in an ablation, would say no more.
-        names = "every network" if len(kept) == len(trained) > 1 else ", ".join(kept)
+        names = "every network" if len(kept) == len(trained) > 1 else "; ".join(kept)  # "our U-Net, 30 s" has a comma
         seeds = ", for one seed at least" if len(result["seeds"]) > 1 else ""
         lines += ["", f"Kept from before, not trained anew in this call{seeds}: {names}."]
     if result["quick"]:

@@ -281,7 +281,7 @@ def test_an_interrupted_ablation_goes_on(quick, tmp_path, monkeypatch, capsys):
     assert [(job.stage, job.model is None) for job in quick.trained] == [
         ("classification", True), ("classification", True), ("classification", False),
     ]  # fmt: skip
-    assert "Kept from before, not trained anew in this call: full recipe, half the filters, one view." in printed
+    assert "Kept from before, not trained anew in this call: full recipe; half the filters; one view." in printed
     for about in result["stages"].values():
         full, _, views = about["rows"]
         score = "dice_difference" if "dice" in full else "auroc_difference"
