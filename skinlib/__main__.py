@@ -76,7 +76,9 @@ def _add_benchmark(benchmark: argparse.ArgumentParser) -> None:
     )
     networks.add_argument("--fold", type=int, default=0, help="which fifth of real data is the test part: 0 to 4")
     networks.add_argument(
-        "--all-folds", action="store_true", help="classification: test on each fifth in turn, so on every image"
+        "--all-folds",
+        action="store_true",
+        help="segmentation, classification: test on each fifth in turn, so on every image",
     )
     networks.add_argument("--seeds", type=int, default=1, metavar="N", help="train each network N times")
     networks.add_argument("--epochs", type=int, metavar="N", help="of ours; ablation: of every arm")

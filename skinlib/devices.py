@@ -224,13 +224,28 @@ def _meminfo(file: Path) -> float | None:
 
 
 def _cgroup(folder: Path) -> float | None:
-    """What a container may still take: its limit less its use, in version 2 or 1 of control groups."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    """What a container may still take: its limit less its use, in version 2 or 1 of control groups.
+
+    Files that were read count as used, and would be given up for a program: whoever has just read a data set has as
+    much memory as before.
+    """
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         try:
-            return float(int((folder / limit).read_text()) - int((folder / used).read_text()))
+            free = int((folder / limit).read_text()) - int((folder / used).read_text())
         except (OSError, ValueError):  # there is none, or it is "max"
             continue
+        return float(free + _files_in_memory(folder / stat))
     return None
+
+
+def _files_in_memory(stat: Path) -> int:
+    """Bytes: lines like "inactive_file 123", in version 1 beside "total_inactive_file", which counts children too."""
+    try:
+        lines = dict(line.split() for line in stat.read_text().splitlines())
+        names = ("active_file", "inactive_file")
+        return sum(int(lines.get(f"total_{name}", lines.get(name, "0"))) for name in names)
+    except (OSError, ValueError):
+        return 0

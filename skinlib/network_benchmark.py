@@ -30,6 +30,9 @@ from skinlib.training import open_model
 
 NAMES = ("segmentation", "classification", "ablation", "course", "inference")
 STAGES = trial.STAGES
+# Pairs of data sets without an image number in common: what is painted has none, and HAM10000's are its own.
+STRANGERS = [{"synthetic", name} for name in ("isic2016", "isic2018", "ham10000", "folder")]
+STRANGERS += [{"ham10000", "isic2016"}, {"ham10000", "isic2018"}]
 PLAIN = ("all", "first", "none")  # of the plain recipe, which takes long: every training, one of them, or none
 
 
@@ -66,7 +69,7 @@ GOES_WITH = {
     "unet_epochs": ("classification",),
     "seconds": ("segmentation",),
     "variants": ("classification",),
-    "all_folds": ("classification",),
+    "all_folds": ("segmentation", "classification"),
     "plain": ("segmentation", "classification"),
     "stage": ("ablation",),
     "models": ("classification", "ablation"),
@@ -161,18 +164,17 @@ def _seeds(options: Options) -> range:
 
 
 class Cut(NamedTuple):
-    """The masks by which all images are cut, bool (n, s, s), the file that holds them, the U-Net's, whose it is, and
-    how long it was trained, if it was.
+    """The file of the masks by which all images are cut, the U-Net's, whose it is, and how long it was trained, if it
+    was.
     """
 
-    masks: np.ndarray | None
     file: Path | None
     unet: Path | None
     by: str
     seconds: float | None
 
 
-NOT_CUT = Cut(None, None, None, "nobody: whole images, since there are no masks to learn from", None)
+NOT_CUT = Cut(None, None, "nobody: whole images, since there are no masks to learn from", None)
 
 
 class Bench(NamedTuple):
@@ -189,25 +191,40 @@ class Bench(NamedTuple):
         epochs: int,
         seeds: Sequence[int] | None = None,
         seconds: float | None = None,
-        cut: Cut = NOT_CUT,
+        cuts: Sequence[Cut] | None = None,
         variant: str = segmentation.CROP_VARIANTS[0],
         models: Sequence[Path] | None = None,
     ) -> list[trial.Result]:
-        """One `trial` per seed; models: one per seed, which then answers instead of a newly trained one."""
+        """One `trial` per seed; of each, cuts: what cuts its images, models: what answers instead of a new network."""
         options, results = self.options, []
-        start = options.start / cnn.CNN_FILE if options.start else cut.unet
         for place, seed in enumerate(_seeds(options) if seeds is None else seeds):
+            cut = cuts[place] if cuts else NOT_CUT
+            start = options.start / cnn.CNN_FILE if options.start else cut.unet
             job = trial.Job(
                 stage, recipe, seed, epochs, options.dataset, str(_data_dir(options)), options.fold, options.quick,
                 self.masks_needed, seconds, str(models[place]) if models else None, cut.file and str(cut.file),
                 str(start) if start and stage == STAGES[1] and recipe else None, variant,
             )  # fmt: skip
-            results.append(trial.run(job, self.data, options.out, cut.masks))
+            results.append(trial.run(job, self.data, options.out, _masks_of(cut)))
         return results
+
+
+def _masks_of(cut: Cut) -> np.ndarray | None:
+    """Read anew each time, bool (n, s, s): those of all folds and seeds would fill a gigabyte."""
+    if cut.file is None:
+        return None
+    with np.load(cut.file) as stored:
+        return stored["masks"]
 
 
 def _data_dir(options: Options) -> Path:
     return (options.data_dir or PROJECT / "data").resolve()
+
+
+def _benches(options: Options, masks_needed: bool) -> list[Bench]:
+    """One for --fold, or one for each of --all-folds."""
+    numbers = range(FOLDS) if options.all_folds else (options.fold,)
+    return [_bench(options._replace(fold=number), masks_needed) for number in numbers]
 
 
 def _bench(options: Options, masks_needed: bool) -> Bench:
@@ -220,13 +237,23 @@ def _bench(options: Options, masks_needed: bool) -> Bench:
     return Bench(options, data, masks_needed)
 
 
-def _about(data: LesionDataset, chosen: np.ndarray) -> dict:
-    counts = {part: int((data.parts[chosen] == part).sum()) for part in ("train", "validation", "test")}
-    return {"images": counts, "test_lesions": len(set(data.groups[chosen & (data.parts == "test")]))}
+def _about(*folds: tuple[LesionDataset, np.ndarray]) -> dict:
+    """Counts of images, and of the lesions to test on; folds: of each the data, and which images count, bool (n,).
+
+    Several folds test one part of the images each, and have so many to learn from on average.
+    """
+    counted = [
+        {part: int((data.parts[chosen] == part).sum()) for part in ("train", "validation", "test")}
+        for data, chosen in folds
+    ]
+    images = {part: round(np.mean([counts[part] for counts in counted])) for part in ("train", "validation")}
+    images["test"] = sum(counts["test"] for counts in counted)
+    lesions = [len(set(data.groups[chosen & (data.parts == "test")])) for data, chosen in folds]
+    return {"images": images, "test_lesions": sum(lesions)}
 
 
 def mean_cost(results: Sequence[trial.Result]) -> dict:
-    """What a training costs, on average over seeds."""
+    """What a training costs, on average."""
     costs = [result.cost for result in results]
     kept = any(result.kept for result in results)
     return {
@@ -240,51 +267,75 @@ def _only_once(options: Options, recipe: dict | None, trainings: int) -> bool:
     return recipe is None and options.plain == "first" and trainings > 1
 
 
+def _the_first(method: str, folds: Sequence[int], seeds: Sequence[int]) -> str:
+    """A method's name where only the first of its trainings was made."""
+    fold = f", fold {folds[0]}" if len(folds) > 1 else ""
+    return f"{method}{fold}, seed {seeds[0]}"
+
+
+def _joined(by_fold: Sequence[Sequence[trial.Result]]) -> tuple[list[np.ndarray], dict]:
+    """Of every seed, what was found in all folds, one after another; and the mean cost of a training."""
+    found = [np.concatenate([result.found for result in of_seed]) for of_seed in zip(*by_fold, strict=True)]
+    return found, mean_cost([result for results in by_fold for result in results])
+
+
 # -- segmentation ----------------------------------------------------------------------------------------------------
 
 
 def segmentation_benchmark(options: Options) -> dict:
-    """Otsu's threshold, the plain U-Net and ours, and with --seconds ours after less and more training."""
-    bench = _bench(options, masks_needed=True)
-    test = bench.data.part("test")
-    masks, images = resize_masks(test.masks, unet.UNET_SIZE), resize_images(test.images, unet.UNET_SIZE)
+    """Otsu's threshold, the plain U-Net and ours, and with --seconds ours after less and more training.
+
+    With --all-folds every image is tested once, by a network that has not met it.
+    """
+    benches = _benches(options, masks_needed=True)
+    numbers = [bench.options.fold for bench in benches]
+    tests = [bench.data.part("test") for bench in benches]
+    images = np.concatenate([resize_images(test.images, unet.UNET_SIZE) for test in tests])
     start = time.perf_counter()
     otsu = np.stack([segmentation.otsu_mask(image) for image in images])
     rate = len(images) / (time.perf_counter() - start)
-    rows = [_segmentation_row("Otsu's threshold", masks, [otsu], test.groups, {"inference_images_per_s": rate})]
+    rows = [_segmentation_row("Otsu's threshold", tests, [otsu], {"inference_images_per_s": rate})]
     epochs = options.epochs or unet.default_epochs(options.dataset, options.quick)
     planned = [("plain U-Net", None, plain.UNET_EPOCHS)] * (options.plain != "none")
     planned.append(("our U-Net", unet.RECIPE._asdict(), epochs))
-    trained = []
+    by_fold, cost = [], {}
     for method, recipe, length in planned:
-        seeds = _seeds(options)
-        if _only_once(options, recipe, len(seeds)):
-            seeds = seeds[:1]
-            method = f"{method}, seed {seeds[0]}"
-        trained = bench.trials("segmentation", recipe, 1 if options.quick else length, seeds)
-        found = [result.found for result in trained]
-        rows.append(_segmentation_row(method, masks, found, test.groups, mean_cost(trained)))
-    ours = trained  # the last that was planned
-    _keep_models(options.out, ours[0].model)
-    curve, cost = [], mean_cost(ours)
+        chosen, seeds = benches, _seeds(options)
+        if _only_once(options, recipe, len(benches) * len(seeds)):
+            chosen, seeds = benches[:1], seeds[:1]
+            method = _the_first(method, numbers, seeds)
+        by_fold = [bench.trials("segmentation", recipe, 1 if options.quick else length, seeds) for bench in chosen]
+        found, cost = _joined(by_fold)
+        rows.append(_segmentation_row(method, tests[: len(chosen)], found, cost))
+    # The last that was planned is ours.
+    _keep_models(options.out, by_fold[0][0].model)
+    curve = []
     for budget in progress(sorted(options.seconds), "the curve", len(options.seconds), "budget"):
         # The schedule has to fit the budget: a step size that has not yet fallen is worth little.
         length = max(1, int(budget * cost["epochs"] / cost["training_s"]))
-        result = bench.trials("segmentation", unet.RECIPE._asdict(), length, seconds=budget)
-        found = [one.found for one in result]
-        curve.append(_segmentation_row(f"our U-Net, {budget} s", masks, found, test.groups, mean_cost(result)))
-    everything = np.ones(len(bench.data), bool)
-    return _about(bench.data, everything) | {"folds": [options.fold], "rows": rows, "curve": curve}
+        result = _joined(
+            [bench.trials("segmentation", unet.RECIPE._asdict(), length, seconds=budget) for bench in benches]
+        )
+        curve.append(_segmentation_row(f"our U-Net, {budget} s", tests, *result))
+    everything = [(bench.data, np.ones(len(bench.data), bool)) for bench in benches]
+    return _about(*everything) | {"folds": numbers, "rows": rows, "curve": curve}
 
 
-def _segmentation_row(method: str, masks: np.ndarray, found: list, groups: np.ndarray, cost: dict) -> dict:
-    """Scores of one method; found: a bool (n, 128, 128) per seed."""
+def _segmentation_row(method: str, tests: Sequence[LesionDataset], found: list, cost: dict) -> dict:
+    """Scores of one method; tests: the test part of each fold; found: of all of them, bool (n, 128, 128) per seed."""
+    masks = np.concatenate([resize_masks(test.masks, unet.UNET_SIZE) for test in tests])
+    groups = np.concatenate([test.groups for test in tests])
     scores = [evaluation.segmentation_scores(masks, one) for one in found]
     per_image = {name: np.mean([one[name] for one in scores], axis=0) for name in scores[0]}
+    by_fold = {}
+    if len(tests) > 1:
+        ends = np.cumsum([len(test) for test in tests])[:-1]
+        by_fold["by_fold"] = [round(float(part.mean()), 6) for part in np.split(per_image["dice"], ends)]
     return {
         "method": method,
         **as_json(evaluation.bootstrap(_means, groups, np.column_stack(list(per_image.values())))),
         "by_seed": {name: [round(float(one[name].mean()), 6) for one in scores] for name in scores[0]},
+        **by_fold,
         **cost,
     }
 
@@ -294,17 +345,21 @@ def _means(scores: np.ndarray) -> dict[str, float]:
 
 
 def _keep_models(out: Path, *networks: Path) -> None:
-    """The first seed's U-Net and CNN, with their records, where a run of the course has them: `skinlib predict
-    --models OUT/models` finds them. A CNN that belonged to another U-Net does not stay.
+    """The first U-Net and CNN, with their records, where a run of the course has them: `skinlib predict --models
+    OUT/models` finds them. A CNN that belonged to another U-Net does not stay.
     """
     folder = Path(out) / "models"
     for file in (folder / cnn.CNN_FILE, _record(folder / cnn.CNN_FILE)):
         file.unlink(missing_ok=True)
     for network, name in zip(networks, (unet.UNET_FILE, cnn.CNN_FILE), strict=False):
         for source, target in ((network, folder / name), (network.with_suffix(".json"), _record(folder / name))):
-            if source.is_file() and source.resolve() != target.resolve():
+            if source.resolve() == target.resolve():
+                continue
+            if source.is_file():
                 with written_whole(target) as unfinished:
                     shutil.copyfile(source, unfinished)
+            else:  # a network without a record, which may not have another's
+                target.unlink(missing_ok=True)
 
 
 def _record(model: Path) -> Path:
@@ -315,11 +370,11 @@ def _record(model: Path) -> Path:
 
 
 class Fold(NamedTuple):
-    """One way to part the data, which of the images have a label, and what cuts them."""
+    """One way to part the data, which of the images have a label, and what cuts them for each seed."""
 
     bench: Bench
     labelled: np.ndarray
-    cut: Cut
+    cuts: list[Cut]
 
     @property
     def tested(self) -> np.ndarray:
@@ -329,11 +384,15 @@ class Fold(NamedTuple):
 def classification_benchmark(options: Options) -> dict:
     """Always "benign", the plain CNN and ours; with --variants ours on each way of cutting the images.
 
-    With --all-folds every image is tested once, by a network that has not met it, after a U-Net that has not either.
+    With --all-folds every image is tested once, by a network that has not met it, after a U-Net that has not either,
+    unless --models or --start name another.
     """
-    numbers = range(FOLDS) if options.all_folds else (options.fold,)
-    folds = [_fold(options._replace(fold=number), number == numbers[0]) for number in numbers]
-    cut, labels, groups = folds[0].cut, _tested(folds, "labels"), _tested(folds, "groups")
+    benches = _benches(options, masks_needed=False)
+    numbers = [bench.options.fold for bench in benches]
+    labelled = [_labelled(bench.data) for bench in benches]  # before anything is trained
+    epochs = options.unet_epochs or unet.default_epochs(options.dataset, options.quick)
+    folds = [Fold(bench, known, _cuts(bench, epochs)) for bench, known in zip(benches, labelled, strict=True)]
+    cut, labels, groups = folds[0].cuts[0], _tested(folds, "labels"), _tested(folds, "groups")
     variants = segmentation.CROP_VARIANTS[:1] if cut.file else ("whole image",)
     if options.variants:
         if cut.file is None:
@@ -352,37 +411,23 @@ def classification_benchmark(options: Options) -> dict:
         chosen, seeds = folds, _seeds(options)
         if _only_once(options, knobs, len(folds) * len(seeds)):
             chosen, seeds = folds[:1], seeds[:1]
-            method = f"{method}, fold {numbers[0]}, seed {seeds[0]}"
+            method = _the_first(method, numbers, seeds)
         by_fold = [
-            fold.bench.trials("classification", knobs, 1 if options.quick else length, seeds, None, fold.cut, variant)
+            fold.bench.trials("classification", knobs, 1 if options.quick else length, seeds, None, fold.cuts, variant)
             for fold in chosen
         ]
-        found = [np.concatenate([results[place].found for results in by_fold]) for place in range(len(seeds))]
-        costs = mean_cost([result for results in by_fold for result in results])
+        found, cost = _joined(by_fold)
         if knobs is not None and variant == variants[0] and cut.unet:
             _keep_models(options.out, cut.unet, by_fold[0][0].model)
-        row = _classification_row(method, _tested(chosen, "labels"), found, _tested(chosen, "groups"), costs)
+        row = _classification_row(method, _tested(chosen, "labels"), found, _tested(chosen, "groups"), cost)
         if len(chosen) > 1:
-            row["auroc_by_fold"] = [_auroc(fold, results) for fold, results in zip(chosen, by_fold, strict=True)]
+            row["by_fold"] = [_auroc(fold, results) for fold, results in zip(chosen, by_fold, strict=True)]
         rows.append(row)
-    about = [_about(fold.bench.data, fold.labelled) for fold in folds]
-    cut_s = None if cut.seconds is None else float(np.mean([fold.cut.seconds for fold in folds]))
-    images = {
-        "train": round(np.mean([one["images"]["train"] for one in about])),
-        "validation": round(np.mean([one["images"]["validation"] for one in about])),
-        "test": len(labels),
-    }
-    return {
-        "images": images, "test_lesions": sum(one["test_lesions"] for one in about), "folds": list(numbers),
-        "cut_by": cut.by, "cut_s": cut_s, "variant": variants[0], "start": _start(options, cut), "rows": rows,
+    cut_s = None if cut.seconds is None else float(np.mean([one.seconds for fold in folds for one in fold.cuts]))
+    return _about(*[(fold.bench.data, fold.labelled) for fold in folds]) | {
+        "folds": numbers, "cut_by": cut.by, "cut_s": cut_s, "variant": variants[0], "start": _start(options, cut),
+        "rows": rows,
     }  # fmt: skip
-
-
-def _fold(options: Options, first: bool) -> Fold:
-    bench = _bench(options, masks_needed=False)
-    labelled = _labelled(bench.data)
-    epochs = options.unet_epochs or unet.default_epochs(options.dataset, options.quick)
-    return Fold(bench, labelled, _cut(bench, epochs, first))
 
 
 def _start(options: Options, cut: Cut) -> str:
@@ -399,7 +444,7 @@ def _told(options: Options, name: str, model: Path) -> str:
         known = f"{name}, trained on {network_report.DATA_NAMES[of]}"
     except (OSError, ValueError, KeyError, TypeError):
         of, known = options.dataset, name
-    return known if of != options.dataset else f"{known}, which may have met the test images"
+    return known if {of, options.dataset} in STRANGERS else f"{known}, which may have met the test images"
 
 
 def _tested(folds: Sequence[Fold], name: str) -> np.ndarray:
@@ -421,29 +466,28 @@ def _labelled(data: LesionDataset) -> np.ndarray:
     return data.labels >= 0
 
 
-def _cut(bench: Bench, epochs: int, keep: bool) -> Cut:
-    """What cuts the images: --models, or our U-Net, trained on the same train part; without masks, nothing.
-
-    keep    put a newly trained one where `skinlib predict` finds it
-    """
-    options, seconds = bench.options, None
+def _cuts(bench: Bench, epochs: int) -> list[Cut]:
+    """What cuts the images for each seed: --models, or our U-Net of that seed; without masks, nothing."""
+    options, count = bench.options, len(_seeds(bench.options))
     if options.models:
         file = options.models / unet.UNET_FILE
-        by = _told(options, "the U-Net of --models", file)
-    elif bench.masks_needed:
-        epochs = 1 if options.quick else epochs
-        result = bench.trials("segmentation", unet.RECIPE._asdict(), epochs, seeds=[options.seed])[0]
-        file, by, seconds = result.model, "our U-Net, trained on the same train part", result.cost["training_s"]
-        if keep:
-            _keep_models(options.out, file)
-    else:
-        return NOT_CUT
+        return [_cut(bench, file, _told(options, "the U-Net of --models", file), None)] * count
+    if not bench.masks_needed:
+        return [NOT_CUT] * count
+    results = bench.trials("segmentation", unet.RECIPE._asdict(), 1 if options.quick else epochs)
+    by = "our U-Net, trained with the same seed on the same train part"
+    return [_cut(bench, result.model, by, result.cost["training_s"]) for result in results]
+
+
+def _cut(bench: Bench, file: Path, by: str, seconds: float | None) -> Cut:
+    """The cut by one U-Net: its masks of all images, in a file."""
+    options = bench.options
     probabilities = unet.predict_masks(open_model(file), bench.data.images)
     masks = segmentation.masks_from_probabilities(probabilities, bench.data.images.shape[1])
     kept = Path(options.out) / "trials" / f"masks-{digest(masks)}.npz"
     with written_whole(kept) as unfinished:
         np.savez_compressed(unfinished, masks=masks)
-    return Cut(masks, kept, file, by, seconds)
+    return Cut(kept, file, by, seconds)
 
 
 def _classification_row(method: str, labels: np.ndarray, found: list, groups: np.ndarray, cost: dict) -> dict:
@@ -472,16 +516,17 @@ def ablation(options: Options) -> dict:
     stages = (options.stage,) if options.stage else STAGES
     bench = _bench(options, masks_needed="segmentation" in stages)
     result: dict = {"folds": [options.fold], "stages": {}}
+    labelled = _labelled(bench.data) if STAGES[1] in stages else None  # before anything is trained
     for stage in stages:
         # Half as long as in the lessons: there are many arms.
         unet_epochs = options.epochs or unet.default_epochs(options.dataset, options.quick) // 2
         if stage == "segmentation":
-            recipe, knobs, cut, chosen = unet.RECIPE, unet.KNOBS, NOT_CUT, np.ones(len(bench.data), bool)
+            recipe, knobs, cuts, chosen = unet.RECIPE, unet.KNOBS, None, np.ones(len(bench.data), bool)
             epochs = unet_epochs
         else:
-            chosen, cut = _labelled(bench.data), _cut(bench, unet_epochs, keep=True)
+            chosen, cuts = labelled, _cuts(bench, unet_epochs)
             to_learn_from = int((chosen & (bench.data.parts == "train")).sum())
-            recipe = cnn.recipe_for(to_learn_from, bool(cut.unet or options.start))
+            recipe = cnn.recipe_for(to_learn_from, bool(cuts[0].unet or options.start))
             knobs, epochs = cnn.knobs_for(recipe), options.epochs or cnn.default_epochs(options.quick, recipe) // 2
         epochs = 1 if options.quick else epochs
         is_test = chosen & (bench.data.parts == "test")
@@ -494,14 +539,14 @@ def ablation(options: Options) -> dict:
         for name, change in progress(arms.items(), f"ablation, {stage}", len(arms), "arm"):
             # Who looks at fewer views has learned the same.
             models = [one.model for one in full] if set(change) == {"views"} else None
-            results = bench.trials(stage, recipe._replace(**change)._asdict(), epochs, models=models, cut=cut)
+            results = bench.trials(stage, recipe._replace(**change)._asdict(), epochs, models=models, cuts=cuts)
             full = full or results
             found = [[one.found for one in arm] for arm in (full, results)]
             measured = paired(stage, truth, *found, groups)
             rows.append({"arm": name, **as_json(measured), **mean_cost(results)})
-        result["stages"][stage] = _about(bench.data, chosen) | {"epochs": epochs, "rows": rows}
+        result["stages"][stage] = _about((bench.data, chosen)) | {"epochs": epochs, "rows": rows}
         if stage == "classification":
-            result["stages"][stage] |= {"cut_by": cut.by, "start": _start(options, cut)}
+            result["stages"][stage] |= {"cut_by": cuts[0].by, "start": _start(options, cuts[0])}
     return result
 
 

@@ -16,6 +16,7 @@ from skinlib.files import CourseError, write_json, write_text
 
 PROJECT = Path(__file__).resolve().parent.parent
 STORE = "figures/benchmarks"  # what README's tables are made from
+SAME_ABLATION = ("seeds", "folds", "cores")  # where these agree, the stages of two calls stand in one table
 NEW_BLOCKS = "<!-- new benchmarks go above this line -->"
 DATA_NAMES = {
     "synthetic": "the embedded data",
@@ -27,17 +28,24 @@ DATA_NAMES = {
 
 
 def stem(result: dict) -> str:
-    """The name of a result's file, and of its place in README: "segmentation_isic2018"."""
+    """The name of a result's file, and of its place in README: "segmentation_isic2018_all_folds"."""
     name = result["benchmark"]
     if name not in ("course", "inference"):
-        name = f"{name}_{result['dataset']}"
+        name = f"{name}_{_data_name(result)}"
     return f"{name}{'-quick' if result['quick'] else ''}"
 
 
 def picture(result: dict) -> str | None:
     """The name of the figure that belongs to a result, if one does."""
     kind = {"segmentation": "quality_against_cost", "ablation": "ablation"}.get(result["benchmark"])
-    return kind and f"{kind}_{result['dataset']}{'-quick' if result['quick'] else ''}.png"
+    if result["benchmark"] == "segmentation" and len(result["rows"]) + len(result["curve"]) < 3:
+        return None  # Otsu's threshold and one network: two points
+    return kind and f"{kind}_{_data_name(result)}{'-quick' if result['quick'] else ''}.png"
+
+
+def _data_name(result: dict) -> str:
+    """The data set's, with a word where every image was tested once: that is another table than one fold's."""
+    return result["dataset"] + ("_all_folds" if len(result["folds"]) > 1 else "")
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
@@ -63,7 +71,7 @@ def _segmentation_text(result: dict) -> list[str]:
         "",
         *_scored(rows, columns, "dice", len(result["seeds"])),
         "",
-        *_notes(result, rows),
+        *_notes(result, rows, _by_fold(rows, "Mean Dice")),
     ]
 
 
@@ -72,19 +80,23 @@ def _classification_text(result: dict) -> list[str]:
     columns += [("average precision", "average_precision"), ("sensitivity", "sensitivity")]
     columns += [("specificity", "specificity")]
     seconds = "" if result["cut_s"] is None else f" in {result['cut_s']:.0f} s"
-    by_fold = [
-        f"AUROC by fold, {row['method']}: {', '.join(f'{value:.3f}' for value in row['auroc_by_fold'])}."
-        for row in result["rows"]
-        if "auroc_by_fold" in row
-    ]
     return [
         f"**Classification**, {_where(result, result)}. "
         f"Images are cut by {result['cut_by']}{seconds} ({result['variant']}); our CNN starts from {result['start']}.",
         "",
         *_scored(result["rows"], columns, "auroc", len(result["seeds"])),
         "",
-        *_notes(result, result["rows"], " ".join(by_fold)),
+        *_notes(result, result["rows"], _by_fold(result["rows"], "AUROC")),
     ]
+
+
+def _by_fold(rows: Sequence[dict], score: str) -> str:
+    """How much a single fold can mislead, one sentence per method."""
+    return " ".join(
+        f"{score} by fold, {row['method']}: {', '.join(f'{value:.3f}' for value in row['by_fold'])}."
+        for row in rows
+        if "by_fold" in row
+    )
 
 
 def _scored(rows: Sequence[dict], columns: list[tuple[str, str]], main: str, seeds: int) -> list[str]:
@@ -216,23 +228,30 @@ def _where(result: dict, about: dict) -> str:
     if len(result["folds"]) > 1:
         part = f"all {len(result['folds'])} folds, so that every image is tested once"
     seeds = ", ".join(str(seed) for seed in result["seeds"])
+    average = " on average" if len(result["folds"]) > 1 else ""
     return (
-        f"{name}, {part}: {images['train']:,} images to train, {images['validation']:,} to validate, "
+        f"{name}, {part}: {images['train']:,} images to train, {images['validation']:,} to validate{average}, "
         f"{images['test']:,} ({about['test_lesions']:,} lesions) to test; {result['cores']} CPU cores; "
         f"{'seed' if len(result['seeds']) == 1 else 'seeds'} {seeds}"
     )
 
 
 def _notes(result: dict, rows: Sequence[dict], more: str = "") -> list[str]:
-    seeds = " Scores and costs are means over the seeds." if len(result["seeds"]) > 1 else ""
-    lines = [f"In brackets: 95 % intervals, by drawing lesions.{seeds} {more}".rstrip()]
+    several = [name for name in ("seeds", "folds") if len(result[name]) > 1]
+    means = {
+        (): "",
+        ("seeds",): " Scores and costs are means over the seeds.",
+        ("folds",): " Costs are means over the folds.",
+        ("seeds", "folds"): " Scores are means over the seeds, costs over seeds and folds.",
+    }[tuple(several)]
+    lines = [f"In brackets: 95 % intervals, by drawing lesions.{means} {more}".rstrip()]
     trained = [row for row in rows if "kept" in row]
     kept = [row.get("method", row.get("arm")) for row in trained if row["kept"]]
     if kept:
         # The names of all, two dozen in an ablation, would say no more.
         names = "every network" if len(kept) == len(trained) > 1 else "; ".join(kept)  # "our U-Net, 30 s" has a comma
-        seeds = ", for one seed at least" if len(result["seeds"]) > 1 else ""
-        lines += ["", f"Kept from before, not trained anew in this call{seeds}: {names}."]
+        some = ", in one training at least" if several else ""
+        lines += ["", f"Kept from before, not trained anew in this call{some}: {names}."]
     if result["quick"]:
         lines += ["", "quick: these figures mean nothing"]
     return lines
@@ -325,16 +344,19 @@ def readme_blocks(text: str) -> dict[str, str]:
 def write(result: dict, project: Path) -> list[Path]:
     """Put a result's JSON, figure and table where the repository keeps them; returns the files.
 
-    An ablation of one stage leaves what is kept of the other, if the seeds are the same.
+    An ablation of one stage leaves what is kept of the other, if it was made in the same way. A figure that the kept
+    result had, and the new one has not, goes.
     """
     check_clone(project)
     store, readme = project / STORE / f"{stem(result)}.json", project / "README.md"
-    if result["benchmark"] == "ablation" and store.is_file():
-        kept = json.loads(store.read_text(encoding="utf-8"))
-        if kept["seeds"] == result["seeds"]:
-            result = result | {"stages": kept["stages"] | result["stages"]}
+    kept = json.loads(store.read_text(encoding="utf-8")) if store.is_file() else None
+    alike = kept and result["benchmark"] == "ablation" and all(kept[key] == result[key] for key in SAME_ABLATION)
+    if alike:
+        result = result | {"stages": kept["stages"] | result["stages"]}
     write_json(store, result)
     figure = draw(result, project / "figures")
+    if kept and not figure and picture(kept):
+        (project / "figures" / picture(kept)).unlink(missing_ok=True)
     text, block = readme.read_text(encoding="utf-8"), readme_block(result)
     old = readme_blocks(text).get(stem(result))
     write_text(readme, text.replace(old, block) if old else text.replace(NEW_BLOCKS, f"{block}\n\n{NEW_BLOCKS}", 1))

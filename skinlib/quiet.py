@@ -21,6 +21,8 @@ def _without_start_up_messages() -> Iterator[None]:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # By itself TensorFlow calls oneDNN's convolutions on some newer processors only; on older ones they are faster too.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# By itself TensorFlow takes a whole GPU at once, and a process that only asks a network leaves none to one that trains.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 with _without_start_up_messages():
     import keras
     import tensorflow as tf

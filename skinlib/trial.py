@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -138,7 +139,9 @@ def identity(job: Job, data: LesionDataset, masks: np.ndarray | None) -> dict:
     """Everything that a result depends on, as JSON holds it: recipe, seed, epochs, data, versions and code."""
     # The CNN has the U-Net inside.
     networks = ("plain.py",) if job.recipe is None else ("unet.py", "cnn.py")[: STAGES.index(job.stage) + 1]
-    names = (*networks, "training.py", "devices.py", "inference.py", "quiet.py", "segmentation.py", "trial.py")
+    trains = ("training.py", "checkpoint.py", "devices.py", "distributed.py", "quiet.py")
+    names = (*networks, *trains, "inference.py", "pixels.py", "segmentation.py", "trial.py")
+    libraries = {name: version(name) for name in ("keras", "tensorflow", "numpy", "scipy")} | {"cv2": cv2.__version__}
     code = b"".join((Path(__file__).parent / name).read_bytes() for name in names)
     made_from = {
         **job._asdict(),
@@ -147,7 +150,8 @@ def identity(job: Job, data: LesionDataset, masks: np.ndarray | None) -> dict:
         "masks": None if masks is None else digest(masks),
         "start": job.start and digest(*training.open_model(job.start).get_weights()),
         "data": data.identity,
-        "versions": {"skinlib": __version__} | {name: version(name) for name in ("keras", "tensorflow", "numpy")},
+        "diagnoses": digest(data.table["diagnosis"].to_numpy(dtype=str)) if job.stage == STAGES[1] else None,
+        "versions": {"skinlib": __version__} | libraries,
         "code": hashlib.blake2b(code, digest_size=8).hexdigest(),
     }
     return json.loads(json.dumps(made_from))

@@ -317,4 +317,16 @@ def test_what_the_system_tells_of_its_memory(tmp_path):
     assert devices._cgroup(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
     assert devices._cgroup(tmp_path) == 900
+    (tmp_path / "memory.stat").write_text("anon 40\nfile 60\nactive_file 20\ninactive_file 30\n")
+    assert devices._cgroup(tmp_path) == 950  # what was read from files may go
+    (tmp_path / "memory.stat").write_text("what is this\n")
+    assert devices._cgroup(tmp_path) == 900
+    first = tmp_path / "first" / "memory"
+    first.mkdir(parents=True)
+    for name, words in (
+        ("limit_in_bytes", "2000\n"), ("usage_in_bytes", "500\n"),
+        ("stat", "active_file 1\ninactive_file 2\ntotal_active_file 10\ntotal_inactive_file 20\n"),
+    ):  # fmt: skip
+        (first / f"memory.{name}").write_text(words)
+    assert devices._cgroup(tmp_path / "first") == 1530
     assert devices.free_memory() > 0

@@ -1,5 +1,6 @@
 """The benchmarks of the networks: what they count, which images they test, what they keep, and what README shows."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from skinlib import (
     processes,
     segmentation,
     synthetic,
+    training,
     trial,
     unet,
 )
@@ -183,7 +185,8 @@ def test_segmentation_then_classification(quick, tmp_path, capsys):
     assert benign["auroc"]["value"] == benign["balanced_accuracy"]["value"] == 0.5
     assert benign["accuracy"]["value"] == pytest.approx((test.labels == 0).mean())
     assert "parameters" not in benign and plain_row["parameters"] > 5_000_000 and len(ours) == 2
-    assert "our U-Net, trained on the same train part" in printed and "starts from the same U-Net" in printed
+    assert "our U-Net, trained with the same seed on the same train part" in printed
+    assert "starts from the same U-Net" in printed
     assert {job.start is None for job in quick.trained if job.recipe} == {False}
 
     # The CNN was kept too, and another one may start from it.
@@ -201,46 +204,115 @@ def test_segmentation_then_classification(quick, tmp_path, capsys):
     # The kept U-Net cuts for others as well; where there are neither masks nor a U-Net, nobody cuts.
     quick.trained.clear()
     options = network_benchmark.Options("classification", out=tmp_path, models=tmp_path / "models")
-    cut = network_benchmark._cut(network_benchmark.Bench(options, quick.data, False), 1, keep=False)
+    (cut,) = network_benchmark._cuts(network_benchmark.Bench(options, quick.data, False), 1)
     name, warning = "the U-Net of --models", ", which may have met the test images"
-    assert cut.masks.shape == quick.data.masks.shape and cut.by == f"{name}, trained on the embedded data{warning}"
+    assert network_benchmark._masks_of(cut).shape == quick.data.masks.shape
+    assert cut.by == f"{name}, trained on the embedded data{warning}"
     kept = tmp_path / "models" / unet.UNET_FILE
     record = kept.with_suffix(".json")
     record.write_text(record.read_text().replace('"dataset": "synthetic"', '"dataset": "isic2018"'))
     assert network_benchmark._told(options, name, kept) == f"{name}, trained on ISIC 2018 Task 1"
+    # ISIC 2016 and 2018 share pictures, and so may everybody's own.
+    for dataset, told in (("isic2016", warning), ("isic2018", warning), ("folder", warning), ("ham10000", "")):
+        others = options._replace(dataset=dataset)
+        assert network_benchmark._told(others, name, kept) == f"{name}, trained on ISIC 2018 Task 1{told}"
     record.unlink()
     assert network_benchmark._told(options, name, kept) == name + warning
     unmasked = network_benchmark.Bench(options._replace(models=None), quick.data, False)
-    assert network_benchmark._cut(unmasked, 1, keep=False) == network_benchmark.NOT_CUT and not quick.trained
+    assert network_benchmark._cuts(unmasked, 1) == [network_benchmark.NOT_CUT] and not quick.trained
 
 
-def test_over_all_folds_every_image_is_tested_by_a_network_that_has_not_met_it(quick, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def two_folds(quick, monkeypatch):
+    """A set that stands for a real one, of whose five folds two are tested, for speed."""
     data = from_synthetic(synthetic.generate(120, 64))
     monkeypatch.setattr(trial, "load", lambda dataset, data_dir, fold, *more: folds(data, fold))
     monkeypatch.setattr(network_benchmark, "find_records", lambda *given, **more: [SimpleNamespace(mask=Path("m.png"))])
-    monkeypatch.setattr(network_benchmark, "FOLDS", 2)  # of the five, for speed
+    monkeypatch.setattr(network_benchmark, "FOLDS", 2)
+    return data
+
+
+def answers_kept(out, stage):
+    """What each network says of its fold's test pictures: by fold, whether it is the plain recipe, and seed."""
+    said = {}
+    for file in (out / "trials").glob(f"{stage}-*.npz"):
+        with np.load(file) as stored:
+            made_from = json.loads(str(stored["record"]))["made_from"]
+            said[made_from["fold"], made_from["recipe"] is None, made_from["seed"]] = stored["found"]
+    return said
+
+
+def test_over_all_folds_every_mask_is_drawn_by_a_network_that_has_not_met_it(quick, two_folds, tmp_path, capsys):
+    arguments = ["segmentation", "--dataset", "isic2018", "--data-dir", str(tmp_path), "--all-folds", "--plain"]
+    printed, result = called([*arguments, "first", "--seeds", "2", "--seconds", "1"], tmp_path, capsys)
+    shown = [(job.fold, job.recipe is None, job.seed) for job in quick.trained]
+    ours = [(0, False, 0), (0, False, 1), (1, False, 0), (1, False, 1)]
+    assert shown == [(0, True, 0), *ours, *ours]  # the last for the curve
+    assert [row["method"] for row in result["rows"]] == ["Otsu's threshold", "plain U-Net, fold 0, seed 0", "our U-Net"]
+    tests = [folds(two_folds, fold).part("test") for fold in (0, 1)]
+    assert result["folds"] == [0, 1] and result["images"]["test"] == sum(len(test) for test in tests)
+    assert result["test_lesions"] == len(set(np.concatenate([test.groups for test in tests])))
+    assert (tmp_path / "quality_against_cost_isic2018_all_folds-quick.png").stat().st_size > 10_000
+    assert "all 2 folds" in printed and "Mean Dice by fold, Otsu's threshold: " in printed
+    assert "Scores are means over the seeds, costs over seeds and folds." in printed
+
+    # Without the curve: the table of one fold and that of all have places of their own.
+    quick.trained.clear()
+    result = called([*arguments, "none", "--seeds", "2"], tmp_path / "again", capsys)[1]
+    assert network_report.stem(result) == "segmentation_isic2018_all_folds-quick"
+    assert [row["method"] for row in result["rows"]] == ["Otsu's threshold", "our U-Net"]
+    assert not list((tmp_path / "again").glob("*.png"))  # two points are no figure
+    said, row = answers_kept(tmp_path / "again", "segmentation"), result["rows"][1]
+    dice = [
+        [
+            network_benchmark.evaluation.dice(network_benchmark.resize_masks(test.masks, 128), said[fold, False, seed])
+            for seed in (0, 1)
+        ]
+        for fold, test in enumerate(tests)
+    ]
+    assert row["by_fold"] == pytest.approx([np.mean(of_fold) for of_fold in dice], abs=1e-5)
+    assert row["dice"]["value"] == pytest.approx(np.concatenate(dice, axis=1).mean(), abs=1e-5)
+    by_seed = np.concatenate(dice, axis=1).mean(axis=1)
+    assert row["by_seed"]["dice"] == pytest.approx(by_seed, abs=1e-5)
+
+
+def test_every_seed_of_a_diagnosis_has_a_unet_of_its_own(quick, two_folds, tmp_path, capsys):
+    arguments = ["classification", "--dataset", "isic2018", "--data-dir", str(tmp_path), "--all-folds", "--plain"]
+    result = called([*arguments, "none", "--seeds", "2"], tmp_path, capsys)[1]
+    cutting = [job for job in quick.trained if job.stage == "segmentation"]
+    diagnosing = [job for job in quick.trained if job.stage == "classification"]
+    wanted = [(fold, seed) for fold in (0, 1) for seed in (0, 1)]
+    assert [(job.fold, job.seed) for job in cutting] == [(job.fold, job.seed) for job in diagnosing] == wanted
+    assert len({job.start for job in diagnosing}) == 4
+    for job in diagnosing:
+        record = json.loads(Path(job.start).with_suffix(".json").read_text(encoding="utf-8"))["made_from"]
+        assert (record["stage"], record["fold"], record["seed"]) == ("segmentation", job.fold, job.seed)
+        with np.load(job.masks) as stored:
+            images = folds(two_folds, job.fold).images
+            found = unet.predict_masks(training.open_model(job.start), images)
+            assert (stored["masks"] == segmentation.masks_from_probabilities(found, images.shape[1])).all()
+    assert result["cut_by"] == "our U-Net, trained with the same seed on the same train part"
+
+
+def test_over_all_folds_every_image_is_tested_by_a_network_that_has_not_met_it(quick, two_folds, tmp_path, capsys):
     arguments = ["classification", "--dataset", "isic2018", "--data-dir", str(tmp_path), "--all-folds", "--plain"]
     printed, result = called([*arguments, "first"], tmp_path, capsys)
     assert [(job.stage, job.fold, job.recipe is None) for job in quick.trained] == [
         ("segmentation", 0, False), ("segmentation", 1, False), ("classification", 0, True),
         ("classification", 0, False), ("classification", 1, False),
     ]  # fmt: skip
-    tested = [folds(data, fold).part("test") for fold in (0, 1)]
+    tested = [folds(two_folds, fold).part("test") for fold in (0, 1)]
     benign, plain_row, ours = result["rows"]
     assert result["folds"] == [0, 1] and result["images"]["test"] == len(tested[0]) + len(tested[1])
     assert benign["accuracy"]["value"] == pytest.approx(np.mean(np.concatenate([part.labels == 0 for part in tested])))
     assert plain_row["method"] == "plain CNN, fold 0, seed 0" and "all 2 folds" in printed
-    # What each network says of its own fold's pictures, as it was kept.
-    said = {}
-    for file in (tmp_path / "trials").glob("classification-*.npz"):
-        with np.load(file) as stored:
-            made_from = json.loads(str(stored["record"]))["made_from"]
-            said[made_from["fold"], made_from["recipe"] is None] = stored["found"]
-    by_fold = [roc_auc_score(part.labels, said[fold, False]) for fold, part in enumerate(tested)]
-    assert ours["auroc_by_fold"] == pytest.approx(by_fold, abs=1e-5)
-    truth, found = np.concatenate([part.labels for part in tested]), np.concatenate([said[0, False], said[1, False]])
+    said = answers_kept(tmp_path, "classification")
+    by_fold = [roc_auc_score(part.labels, said[fold, False, 0]) for fold, part in enumerate(tested)]
+    assert ours["by_fold"] == pytest.approx(by_fold, abs=1e-5)
+    truth = np.concatenate([part.labels for part in tested])
+    found = np.concatenate([said[0, False, 0], said[1, False, 0]])
     assert ours["auroc"]["value"] == pytest.approx(roc_auc_score(truth, found), abs=1e-5)
-    assert plain_row["auroc"]["value"] == pytest.approx(roc_auc_score(tested[0].labels, said[0, True]), abs=1e-5)
+    assert plain_row["auroc"]["value"] == pytest.approx(roc_auc_score(tested[0].labels, said[0, True, 0]), abs=1e-5)
 
     quick.trained.clear()
     printed, result = called([*arguments, "none"], tmp_path, capsys)
@@ -252,13 +324,43 @@ def test_one_stage_of_an_ablation_leaves_the_other_in_readme(tmp_path, monkeypat
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "README.md").write_text(network_report.NEW_BLOCKS, encoding="utf-8")
     network_report.write(kept, tmp_path)
+    figure = tmp_path / "figures" / network_report.picture(kept)
+    assert figure.is_file()
     rows = kept["stages"]["classification"]["rows"][:2]
     one = kept | {"stages": {"classification": kept["stages"]["classification"] | {"rows": rows}}}
-    same, others = kept["seeds"], [seed + 1 for seed in kept["seeds"]]
-    for seeds, stages in ((same, ["segmentation", "classification"]), (others, ["classification"])):
-        network_report.write(one | {"seeds": seeds}, tmp_path)
+    both, alone = ["segmentation", "classification"], ["classification"]
+    others = {"seeds": [7]}, {"folds": [1]}, {"cores": 99}
+    for change, stages in (({}, both), *((other, alone) for other in others)):
+        network_report.write(kept, tmp_path)
+        network_report.write(one | change, tmp_path)
         written = json.loads((tmp_path / network_report.STORE / "ablation_synthetic.json").read_text(encoding="utf-8"))
         assert list(written["stages"]) == stages and written["stages"]["classification"]["rows"] == rows
+
+
+def test_a_figure_that_a_new_result_has_not_goes(tmp_path):
+    file = links.PROJECT / network_report.STORE / "segmentation_isic2018.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "README.md").write_text(network_report.NEW_BLOCKS, encoding="utf-8")
+    figure = tmp_path / "figures" / network_report.picture(kept)
+    network_report.write(kept, tmp_path)
+    assert figure.is_file() and figure.name in (tmp_path / "README.md").read_text(encoding="utf-8")
+    network_report.write(kept | {"rows": kept["rows"][:2], "curve": []}, tmp_path)
+    assert not figure.exists() and figure.name not in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_another_networks_record_does_not_stay_beside_a_model(tmp_path):
+    target = tmp_path / "out" / "models" / unet.UNET_FILE
+    for name, record in (("a", True), ("b", False)):
+        model = tmp_path / name / unet.UNET_FILE
+        model.parent.mkdir()
+        model.write_text(name)
+        if record:
+            model.with_suffix(".json").write_text(name)
+        network_benchmark._keep_models(tmp_path / "out", model)
+        assert target.read_text() == name and target.with_suffix(".json").exists() == record
+    network_benchmark._keep_models(tmp_path / "out", target)  # in its place already
+    assert target.read_text() == "b"
 
 
 def test_an_interrupted_ablation_goes_on(quick, tmp_path, monkeypatch, capsys):
@@ -297,7 +399,14 @@ def test_an_interrupted_ablation_goes_on(quick, tmp_path, monkeypatch, capsys):
     # More seeds: only what is new is trained, and the table says that not all of it is.
     printed = called(["ablation", "--stage", "segmentation", "--seeds", "2"], tmp_path, capsys)[0]
     assert {job.seed for job in quick.trained} == {1}
-    assert "not trained anew in this call, for one seed at least: every network." in printed
+    assert "not trained anew in this call, in one training at least: every network." in printed
+
+    # Every seed's own U-Net cuts.
+    quick.trained.clear()
+    called(["ablation", "--stage", "classification", "--seeds", "2"], tmp_path, capsys)
+    starts = {job.seed: json.loads(Path(job.start).with_suffix(".json").read_text()) for job in quick.trained}
+    assert {seed: record["made_from"]["seed"] for seed, record in starts.items()} == {1: 1}
+    assert not (tmp_path / "models").exists()  # half trained, for a comparison: nobody should predict with them
 
 
 def test_what_a_result_is_of(quick, tmp_path):
@@ -313,6 +422,11 @@ def test_what_a_result_is_of(quick, tmp_path):
         trial.identity(job, quick.data, quick.data.masks),
     ]
     assert all(other != first for other in others)
+    # The CNN may learn diagnoses; the U-Net knows of none.
+    renamed = dataclasses.replace(quick.data, table=quick.data.table.assign(diagnosis="another"))
+    assert trial.identity(job, renamed, None) == first
+    classify = job._replace(stage="classification")
+    assert trial.identity(classify, renamed, None) != trial.identity(classify, quick.data, None)
 
 
 def test_a_training_that_fails_in_its_own_process(tmp_path):
@@ -434,7 +548,11 @@ def test_write_puts_a_table_in_its_place_and_replaces_it(tmp_path):
         ("segmentation --seconds 30 0", "counted from 1"),
         ("segmentation --fold 1", "--fold is for real data"),
         ("classification --all-folds", "--all-folds is for real data"),
-        ("segmentation --all-folds", "--all-folds goes with the benchmarks classification, not with segmentation"),
+        ("segmentation --all-folds", "--all-folds is for real data"),
+        (
+            "ablation --all-folds",
+            "--all-folds goes with the benchmarks segmentation, classification, not with ablation",
+        ),
         ("classification --dataset isic2018 --all-folds --fold 1 --data-dir x", "nothing to choose"),
         ("classification --dataset isic2018 --all-folds --variants --data-dir x", "leave out --all-folds"),
         ("classification --plain some", "--plain can be all, first, none, not 'some'"),
