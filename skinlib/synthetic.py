@@ -137,8 +137,11 @@ def ceiling(probabilities: np.ndarray) -> dict[str, float]:
     }
 
 
-def _ceiling_of(table: pd.DataFrame) -> dict[str, float]:
-    """One row per lesion: photographs of one lesion share one draw of the label."""
+def ceiling_of(table: pd.DataFrame) -> dict[str, float]:
+    """`ceiling` for a table with a row per photograph: those of one lesion share one draw of the label. Lesson 04.
+
+    table    has "lesion_id" and "true_probability", as `describe` makes it
+    """
     return ceiling(table.drop_duplicates("lesion_id")["true_probability"])
 
 
@@ -461,7 +464,7 @@ class SyntheticSet(NamedTuple):
     @property
     def ceiling(self) -> dict[str, float]:
         """The best possible scores on this set; see the function of that name."""
-        return _ceiling_of(self.table)
+        return ceiling_of(self.table)
 
 
 def picture_list(count: int, first: int = 0) -> list[tuple[int, int]]:
@@ -619,7 +622,7 @@ def export(
             pass
         table.insert(1, "diagnosis_1", table["label"].map({0: "Benign", 1: "Malignant"}))
         table.rename(columns={"image_id": "isic_id"}).to_csv(unfinished / "metadata.csv", index=False)
-        best = _ceiling_of(table)
+        best = ceiling_of(table)
         stored = {name: None if np.isnan(value) else value for name, value in best.items()}
         write_json(unfinished / STAMP, {"version": VERSION, "images": count, "size": size, "ceiling": stored})
     return best
