@@ -42,6 +42,7 @@ class Recipe(NamedTuple):
     turns: bool = True  # training crops are turned and mirrored
     changes: float = 0.4  # how far they are shifted, zoomed and recoloured: little, since colours are a sign here
     cosine_schedule: bool = True  # the step size climbs and falls, or stays
+    muon: bool = True  # convolutions, where they learn, step with Muon, or with AdamW, as everything else does
     views: int = 4  # mirror images and turns of a crop over which its answer is averaged
 
 
@@ -65,6 +66,7 @@ KNOBS = {
     "no shift, zoom, recolouring": {"changes": 0.0},
     "bold shift, zoom, recolouring": {"changes": 1.0},
     "constant step size": {"cosine_schedule": False},
+    "AdamW alone": {"muon": False},
     "one view of each crop": {"views": 1},
 }
 # With so many crops to learn from, the U-Net's weights follow the labels. Where the border lies is not measured: on the
@@ -81,18 +83,19 @@ def recipe_for(crops: int, has_start: bool) -> Recipe:
 
 def knobs_for(recipe: Recipe) -> dict[str, dict]:
     """The `KNOBS` that change something in a recipe: a U-Net that learns on cannot be told to learn on, nor can
-    diagnoses be left out where nobody asks for them.
+    diagnoses be left out where nobody asks for them; while it stays frozen, there is no convolution that learns.
     """
+    idle = "muon" if recipe.frozen else "versions"
     return {
         name: change
         for name, change in KNOBS.items()
-        if recipe._replace(**change) != recipe and (recipe.frozen or "versions" not in change)
+        if recipe._replace(**change) != recipe and (idle not in change or "frozen" in change)
     }
 
 
 def default_epochs(quick: bool, recipe: Recipe = RECIPE) -> int:
     """How long lesson 04 trains: where the U-Net stays as it is, an epoch of the small layer takes next to no time."""
-    return 3 if quick else 40 if recipe.frozen else 28
+    return 3 if quick else 40 if recipe.frozen else 14
 
 
 def build_cnn(recipe: Recipe = RECIPE, told_apart: Sequence[int] = (BENIGN, MALIGNANT)) -> keras.Model:
@@ -320,7 +323,7 @@ def train_cnn(
     history = train(
         learner, *batches, epochs, loss, [accuracy], recipe.rate,
         what="training the CNN", checkpoint=checkpoint, seconds=seconds, cosine=recipe.cosine_schedule,
-        made_from={"crops": digest(crops, *(batch.targets for batch in batches))} | made_from,
+        muon=recipe.muon, made_from={"crops": digest(crops, *(batch.targets for batch in batches))} | made_from,
     )  # fmt: skip
     return model, history
 

@@ -16,6 +16,7 @@ import numpy as np
 from skinlib import devices, distributed
 from skinlib.checkpoint import Checkpoint
 from skinlib.files import CourseError, digest, write_json, written_whole
+from skinlib.muon import Muon
 from skinlib.progress import progress
 from skinlib.quiet import keras, tf
 
@@ -175,16 +176,19 @@ def train(
     made_from: dict | None = None,
     seconds: float | None = None,
     cosine: bool = True,
+    muon: bool = True,
 ) -> dict[str, list[float]]:
     """Train in place and return the history: one list per quantity, one value per epoch. Lesson 02.
 
-    The learning rate climbs over the first tenth of the steps and then falls along a cosine to nearly 0. The
-    weights of the epoch with the lowest validation loss are kept; the test part is never seen.
+    Convolutions step with Muon and all other weights with AdamW, see `muon`. The learning rate climbs over the first
+    tenth of the steps and then falls along a cosine to nearly 0. The weights of the epoch with the lowest validation
+    loss are kept; the test part is never seen.
 
     checkpoint    a file in which the state is kept until the training is over: killed, it goes on from there
     made_from     what the training depends on beside its length, so that no other one's state is taken
     seconds       end after the epoch in which so much time is used up
     cosine        False: the learning rate stays at its peak
+    muon          False: all weights step with AdamW, the convolutions too
     Raises CourseError if the loss is no number before the first epoch is over; if that happens later, it is said, and
     the best weights so far are kept.
 
@@ -205,7 +209,8 @@ def train(
     )
     trained = devices.fitted(model)
     with devices.strategy().scope():
-        optimizer = keras.optimizers.AdamW(schedule if cosine else peak_learning_rate, weight_decay=1e-3)
+        kind = Muon if muon else keras.optimizers.AdamW
+        optimizer = kind(schedule if cosine else peak_learning_rate, weight_decay=1e-3)
         if devices.precision() == "mixed_float16":  # whose small gradients would be rounded to zero
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         # XLA compilation costs more than it saves on a CPU.
@@ -214,6 +219,7 @@ def train(
         "epochs": epochs,
         "steps": steps,
         "rate": peak_learning_rate,
+        "muon": muon,
         "precision": devices.precision(),
         "shapes": [list(variable.shape) for variable in model.variables],
     }

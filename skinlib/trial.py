@@ -139,7 +139,7 @@ def identity(job: Job, data: LesionDataset, masks: np.ndarray | None) -> dict:
     """Everything that a result depends on, as JSON holds it: recipe, seed, epochs, data, versions and code."""
     # The CNN has the U-Net inside.
     networks = ("plain.py",) if job.recipe is None else ("unet.py", "cnn.py")[: STAGES.index(job.stage) + 1]
-    trains = ("training.py", "checkpoint.py", "devices.py", "distributed.py", "quiet.py")
+    trains = ("training.py", "checkpoint.py", "devices.py", "distributed.py", "muon.py", "quiet.py")
     names = (*networks, *trains, "inference.py", "pixels.py", "segmentation.py", "trial.py")
     libraries = {name: version(name) for name in ("keras", "tensorflow", "numpy", "scipy")} | {"cv2": cv2.__version__}
     code = b"".join((Path(__file__).parent / name).read_bytes() for name in names)

@@ -114,7 +114,7 @@ def test_readme_shows_only_pictures_that_exist_and_are_made():
 def test_imports_run_one_way():
     order = [
         {"files", "progress", "colour", "quiet", "annotators"},
-        {"painting", "isic", "pixels", "processes", "duplicates", "fetch", "inference", "devices"},
+        {"painting", "isic", "pixels", "processes", "duplicates", "fetch", "inference", "devices", "muon"},
         {"lesion", "artefacts", "store", "sources", "distributed"}, {"synthetic"}, {"dataset", "checkpoint"},
         {"training", "plots"}, {"unet", "segmentation", "evaluation", "plain"}, {"cnn"},  # which has the U-Net inside
         {"stages", "predict", "leakage", "trial", "network_report"},
