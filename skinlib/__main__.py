@@ -88,7 +88,9 @@ def _add_benchmark(benchmark: argparse.ArgumentParser) -> None:
     networks.add_argument(
         "--seconds", type=int, nargs="+", default=(), metavar="S", help="segmentation: ours after so much training too"
     )
-    networks.add_argument("--variants", action="store_true", help="classification: four ways of cutting the images")
+    networks.add_argument(
+        "--variants", nargs="*", metavar="NAME", help="classification: ways of cutting the images, all of them or these"
+    )
     networks.add_argument(
         "--plain",
         default="all",
@@ -183,7 +185,8 @@ def _benchmark(options: argparse.Namespace) -> int:
     from skinlib import benchmark
 
     asked = {name: value for name, value in vars(options).items() if name != "command"}
-    print(benchmark.run(benchmark.Options(**asked | {"seconds": tuple(options.seconds)})))
+    variants = None if options.variants is None else tuple(options.variants)
+    print(benchmark.run(benchmark.Options(**asked | {"seconds": tuple(options.seconds), "variants": variants})))
     return 0
 
 

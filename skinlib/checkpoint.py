@@ -1,8 +1,9 @@
 """What a training may lose and must not: its best weights, and, when it is killed, everything it has done so far.
 
-`Checkpoint` is a Keras callback. After every epoch it notes the best weights by validation and, if it has a file,
-writes the whole state of the training there; the same training, started again, goes on from that and ends in the same
-weights as if nothing had happened. It also ends a training whose loss is no number any more, or whose time is up.
+`Checkpoint` is a Keras callback. After every epoch it notes the best weights by validation, or just the newest, and, if
+it has a file, writes the whole state of the training there; the same training, started again, goes on from that and
+ends in the same weights as if nothing had happened. It also ends a training whose loss is no number any more, or whose
+time is up.
 """
 
 import json
@@ -26,6 +27,7 @@ class Checkpoint(keras.callbacks.Callback):
     made_from    what the training depends on: a state of another data set, seed or length is not taken
     batches      the training batches, whose `epoch` counts the shuffles
     seconds      end after the epoch in which so much time is used up, or None
+    last_epoch   keep the weights of the last epoch, not those of the best
     Afterwards `history` holds a list per quantity, and `diverged` tells whether the loss had become infinite or NaN.
     """
 
@@ -35,9 +37,11 @@ class Checkpoint(keras.callbacks.Callback):
         made_from: dict,
         batches: keras.utils.PyDataset,
         seconds: float | None = None,
+        last_epoch: bool = False,
     ) -> None:
         super().__init__()
         self.path, self.batches, self.seconds = Path(path) if path else None, batches, seconds
+        self.last_epoch = last_epoch
         self.made_from = json.dumps(made_from, sort_keys=True)
         self.history: dict[str, list[float]] = {}
         self.best: list[np.ndarray] = []
@@ -92,7 +96,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
-        if logs["val_loss"] < self.best_loss:
+        if self.last_epoch or logs["val_loss"] < self.best_loss:
             self.best_loss, self.best = float(logs["val_loss"]), self.model.get_weights()
         self.spent = time.perf_counter() - self.start
         if self.path and devices.is_chief():

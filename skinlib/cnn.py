@@ -42,13 +42,15 @@ class Recipe(NamedTuple):
     turns: bool = True  # training crops are turned and mirrored
     changes: float = 0.4  # how far they are shifted, zoomed and recoloured: little, since colours are a sign here
     cosine_schedule: bool = True  # the step size climbs and falls, or stays
+    last_epoch: bool = True  # its weights are kept, not those of the epoch with the lowest validation loss
     muon: bool = True  # convolutions, where they learn, step with Muon, or with AdamW, as everything else does
     views: int = 4  # mirror images and turns of a crop over which its answer is averaged
 
 
 RECIPE = Recipe()
 # Where the U-Net inside learns too, it may step as far as in lesson 02. Smaller steps were not measured.
-LEARNS_ON = {"frozen": False, "rate": 2e-3}
+# Whether its last epoch is as good as its best was not measured either.
+LEARNS_ON = {"frozen": False, "rate": 2e-3, "last_epoch": False}
 # Where all of it learns, one bit per crop is little to learn from, and a diagnosis tells more.
 LEARNING = LEARNS_ON | {"diagnoses": True}
 # What `skinlib benchmark ablation` takes back, one at a time; see `knobs_for`.
@@ -66,6 +68,7 @@ KNOBS = {
     "no shift, zoom, recolouring": {"changes": 0.0},
     "bold shift, zoom, recolouring": {"changes": 1.0},
     "constant step size": {"cosine_schedule": False},
+    "the best epoch by validation": {"last_epoch": False},
     "AdamW alone": {"muon": False},
     "one view of each crop": {"views": 1},
 }
@@ -98,7 +101,7 @@ def default_epochs(quick: bool, recipe: Recipe = RECIPE) -> int:
     return 3 if quick else 40 if recipe.frozen else 14
 
 
-def build_cnn(recipe: Recipe = RECIPE, told_apart: Sequence[int] = (BENIGN, MALIGNANT)) -> keras.Model:
+def build_cnn(recipe: Recipe = RECIPE, told_apart: Sequence[int] = (BENIGN, MALIGNANT), looks: int = 1) -> keras.Model:
     """The network: (n, 180, 180, 3) RGB 0–255 to (n, 2) probabilities, benign and malignant. Lesson 04.
 
     It has the U-Net inside, which describes the crop by 1,440 numbers. Then a small layer that weighs them, between
@@ -106,13 +109,17 @@ def build_cnn(recipe: Recipe = RECIPE, told_apart: Sequence[int] = (BENIGN, MALI
 
     told_apart    the label of each diagnosis that it learns to tell apart, where there are more than the two: it gives
                   each a probability, and a last layer, which does not learn, adds up those of either label
+    looks         how many pictures of one lesion it gets at once, one behind the other, (n, 180, 180, 3 · looks), such
+                  as the crop and the whole image: each is described by its own 1,440 numbers
     """
-    inputs = keras.Input((CNN_SIZE, CNN_SIZE, 3), name="crop")
+    inputs = keras.Input((CNN_SIZE, CNN_SIZE, 3 * looks), name="crop")
     x = layers.Resizing(recipe.size, recipe.size, name="as_the_unet_sees_it")(inputs)
-    x = _description(recipe)(x)
+    describe = _description(recipe)
+    x = describe(x) if looks == 1 else layers.Concatenate(name="looks")([describe(look) for look in _looks(x)])
     x = layers.BatchNormalization(momentum=0.9, center=False, scale=False, epsilon=1e-5, name="standardised")(x)
     x = layers.Dropout(recipe.dropout / 3, seed=0, name="dropout_numbers")(x)
-    x = layers.Dense(64, activation="relu", name="weighed")(x)
+    # Twice the numbers, half the width: as many weights.
+    x = layers.Dense(64 // looks, activation="relu", name="weighed")(x)
     x = layers.Dropout(recipe.dropout, seed=1, name="dropout")(x)
     if len(told_apart) == 2:
         outputs = layers.Dense(2, activation="softmax", name=ANSWER)(x)
@@ -122,6 +129,21 @@ def build_cnn(recipe: Recipe = RECIPE, told_apart: Sequence[int] = (BENIGN, MALI
         outputs = sums(diagnoses)
         sums.set_weights([_labels_of(told_apart)])
     return keras.Model(inputs, outputs, name="cnn")
+
+
+def _looks(pictures: np.ndarray | keras.KerasTensor) -> list:
+    """The pictures that lie one behind the other: (…, 3 · looks) to a list of (…, 3)."""
+    return [pictures[..., start : start + 3] for start in range(0, pictures.shape[-1], 3)]
+
+
+def _of_every_look(change: Augment) -> Augment:
+    """Change each picture of a lesion by itself, which makes more different pairs than changing them alike."""
+
+    def changed(pictures: np.ndarray, _: None, rng: np.random.Generator) -> tuple[np.ndarray, None]:
+        looks = [change(np.ascontiguousarray(look), None, rng)[0] for look in _looks(pictures)]
+        return np.concatenate(looks, axis=-1), None
+
+    return changed
 
 
 def _description(recipe: Recipe) -> keras.Model:
@@ -178,7 +200,7 @@ def take(model: keras.Model, learned: keras.Model) -> None:
 
 
 def _shrunk(model: keras.Model, crops: np.ndarray) -> np.ndarray:
-    """Crops as the U-Net inside sees them: uint8 (n, 180, 180, 3) to uint8 (n, size, size, 3)."""
+    """Crops as the U-Net inside sees them: uint8 (n, 180, 180, channels) to uint8 (n, size, size, channels)."""
     look = keras.Model(model.input, model.get_layer("as_the_unet_sees_it").output)
     found = np.empty((len(crops), *look.output_shape[1:]), np.uint8)
     for start in range(0, len(crops), 256):  # float32 takes four times the memory
@@ -189,10 +211,11 @@ def _shrunk(model: keras.Model, crops: np.ndarray) -> np.ndarray:
 def _described(look: keras.Model, pictures: np.ndarray, change: Augment | None, versions: int, seed: int) -> np.ndarray:
     """What the description `look` says of changed versions of each picture: float32 (n, versions, 1440).
 
-    pictures    uint8 (n, size, size, 3); change: None if there is nothing to change, and one version is enough
+    pictures    uint8 (n, size, size, 3), or several looks one behind the other, of which each has its own 1440; change:
+                None if there is nothing to change, and one version is enough
     """
     versions = versions if change else 1
-    found = np.empty((len(pictures), versions, look.output_shape[-1]), np.float32)
+    found = np.empty((len(pictures), versions, pictures.shape[-1] // 3 * look.output_shape[-1]), np.float32)
     chunks = [range(len(pictures))[start : start + 128] for start in range(0, len(pictures), 128)]
     steps = versions * len(chunks)
     for version, chunk in progress(product(range(versions), chunks), "describing the crops", steps, "batch"):
@@ -200,7 +223,7 @@ def _described(look: keras.Model, pictures: np.ndarray, change: Augment | None, 
         if change:
             generators = [np.random.default_rng([seed, version, i]) for i in chunk]
             seen = np.stack([change(picture, None, rng)[0] for picture, rng in zip(seen, generators, strict=True)])
-        found[chunk, version] = answers(look, seen)
+        found[chunk, version] = np.concatenate([answers(look, np.ascontiguousarray(each)) for each in _looks(seen)], -1)
     return found
 
 
@@ -279,10 +302,12 @@ def train_cnn(
     seconds: float | None = None,
     start: keras.Model | None = None,
 ) -> tuple[keras.Model, dict]:
-    """Train on the train part, choose the best epoch on the validation part; returns the model and its history.
+    """Train on the train part, watch the validation part; returns the model and its history.
 
-    crops         uint8 RGB (n, 180, 180, 3); table: one row per crop with the columns part and label, and diagnosis,
-                  if the recipe is to ask for it
+    Where the U-Net inside is frozen, the last epoch's weights are kept, otherwise those of the best by validation.
+
+    crops         uint8 RGB (n, 180, 180, 3), or several looks, see `build_cnn`
+    table         one row per crop with the columns part and label, and diagnosis, if the recipe is to ask for it
     checkpoint    a file that lets a killed training go on; seconds: a limit, see `training.train`. A frozen U-Net is
                   asked before that: it is asked again after a kill, and its time is not counted
     start         the network of lesson 02, which this one has inside, or a CNN trained before on other pictures;
@@ -292,7 +317,8 @@ def train_cnn(
     for chosen in parts.values():
         check_pictures(crops[chosen])
     told_apart, targets = to_tell_apart(table, recipe)
-    model, has_start = build_cnn(recipe, told_apart), recipe.start and start is not None
+    looks = crops.shape[-1] // 3
+    model, has_start = build_cnn(recipe, told_apart, looks), recipe.start and start is not None
     if has_start:
         take(model, start)
     made_from = {"seed": seed, "weights": digest(*model.get_weights())} | recipe._asdict()
@@ -302,6 +328,7 @@ def train_cnn(
     # Crops are shrunk once, not in every epoch: training starts behind that layer.
     inputs = {part: _shrunk(model, crops[chosen]) for part, chosen in parts.items()}
     change = augmentation(recipe.turns, recipe.changes)
+    change = _of_every_look(change) if change and looks > 1 else change
     loss, accuracy = "sparse_categorical_crossentropy", "accuracy"
     learned = model.output
     if len(told_apart) > 2:
@@ -311,7 +338,7 @@ def train_cnn(
         # What the U-Net says of a crop will not change any more: it is asked once, and only the rest is trained.
         look.trainable = standardised.trainable = False
         inputs["train"] = _described(look, inputs["train"], change, recipe.versions, seed)
-        inputs["validation"] = answers(look, inputs["validation"])
+        inputs["validation"] = _described(look, inputs["validation"], None, 1, seed)[:, 0]
         standardised.set_weights([inputs["train"].mean(axis=(0, 1)), inputs["train"].var(axis=(0, 1))])
         learner, change = keras.Model(standardised.input, learned), _one_version
     else:
@@ -323,13 +350,14 @@ def train_cnn(
     history = train(
         learner, *batches, epochs, loss, [accuracy], recipe.rate,
         what="training the CNN", checkpoint=checkpoint, seconds=seconds, cosine=recipe.cosine_schedule,
-        muon=recipe.muon, made_from={"crops": digest(crops, *(batch.targets for batch in batches))} | made_from,
+        muon=recipe.muon, last_epoch=recipe.last_epoch,
+        made_from={"crops": digest(crops, *(batch.targets for batch in batches))} | made_from,
     )  # fmt: skip
     return model, history
 
 
 def predict_labels(model: keras.Model, crops: np.ndarray, views: int = RECIPE.views) -> np.ndarray:
-    """Probability of "malignant" per crop: uint8 RGB (n, 180, 180, 3) to float64 (n,) in 0–1.
+    """Probability of "malignant" per crop: uint8 RGB (n, 180, 180, 3), or several looks, to float64 (n,) in 0–1.
 
     views    how many mirror images and turns the mean is taken over, 1, 2, 4 or 8, since a lesion has no "up"
              (test-time augmentation, see `inference.answers`)

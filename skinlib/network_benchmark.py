@@ -49,7 +49,7 @@ class Options(NamedTuple):
     all_folds: bool = False
     seeds: int = 1
     seconds: tuple[int, ...] = ()
-    variants: bool = False
+    variants: tuple[str, ...] | None = None  # (): all
     plain: str = "all"
     stage: str | None = None
     epochs: int | None = None
@@ -100,8 +100,11 @@ def check(options: Options) -> None:
         raise CourseError(f"{option} is for real data: of the embedded set, new pictures are painted to test on")
     if options.fold and options.all_folds:
         raise CourseError("--all-folds tests on every fold, so --fold has nothing to choose")
-    if options.variants and options.all_folds:
-        raise CourseError("--variants are compared in one fold: leave out --all-folds")
+    for variant in options.variants or ():
+        if variant not in segmentation.CROP_VARIANTS:
+            raise CourseError(
+                f"there is no variant '{variant}'; there are: {', '.join(map(repr, segmentation.CROP_VARIANTS))}"
+            )
     if not 0 <= options.fold < FOLDS:
         raise CourseError(f"there is no fold {options.fold}: they are numbered 0 to {FOLDS - 1}")
     if options.models and not (options.models / unet.UNET_FILE).is_file():
@@ -394,10 +397,10 @@ def classification_benchmark(options: Options) -> dict:
     folds = [Fold(bench, known, _cuts(bench, epochs)) for bench, known in zip(benches, labelled, strict=True)]
     cut, labels, groups = folds[0].cuts[0], _tested(folds, "labels"), _tested(folds, "groups")
     variants = segmentation.CROP_VARIANTS[:1] if cut.file else ("whole image",)
-    if options.variants:
+    if options.variants is not None:
         if cut.file is None:
             raise CourseError(f"{options.dataset} has no masks here, and no U-Net to make them: name one with --models")
-        variants = segmentation.CROP_VARIANTS
+        variants = options.variants or segmentation.CROP_VARIANTS
     rows = [_classification_row('always "benign"', labels, [np.zeros(len(labels))], groups, {})]
     to_learn_from = int((folds[0].labelled & (folds[0].bench.data.parts == "train")).sum())
     recipe = cnn.recipe_for(to_learn_from, bool(cut.unet or options.start))
@@ -417,7 +420,7 @@ def classification_benchmark(options: Options) -> dict:
             for fold in chosen
         ]
         found, cost = _joined(by_fold)
-        if knobs is not None and variant == variants[0] and cut.unet:
+        if knobs is not None and variant == segmentation.CROP_VARIANTS[0] and cut.unet:  # what the course cuts
             _keep_models(options.out, cut.unet, by_fold[0][0].model)
         row = _classification_row(method, _tested(chosen, "labels"), found, _tested(chosen, "groups"), cost)
         if len(chosen) > 1:
@@ -425,7 +428,7 @@ def classification_benchmark(options: Options) -> dict:
         rows.append(row)
     cut_s = None if cut.seconds is None else float(np.mean([one.seconds for fold in folds for one in fold.cuts]))
     return _about(*[(fold.bench.data, fold.labelled) for fold in folds]) | {
-        "folds": numbers, "cut_by": cut.by, "cut_s": cut_s, "variant": variants[0], "start": _start(options, cut),
+        "folds": numbers, "cut_by": cut.by, "cut_s": cut_s, "variants": list(variants), "start": _start(options, cut),
         "rows": rows,
     }  # fmt: skip
 

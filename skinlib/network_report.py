@@ -80,9 +80,11 @@ def _classification_text(result: dict) -> list[str]:
     columns += [("average precision", "average_precision"), ("sensitivity", "sensitivity")]
     columns += [("specificity", "specificity")]
     seconds = "" if result["cut_s"] is None else f" in {result['cut_s']:.0f} s"
+    # Where there are several, every row names its own.
+    variant = f" ({result['variants'][0]})" if len(result["variants"]) == 1 else ""
     return [
         f"**Classification**, {_where(result, result)}. "
-        f"Images are cut by {result['cut_by']}{seconds} ({result['variant']}); our CNN starts from {result['start']}.",
+        f"Images are cut by {result['cut_by']}{seconds}{variant}; our CNN starts from {result['start']}.",
         "",
         *_scored(result["rows"], columns, "auroc", len(result["seeds"])),
         "",

@@ -278,12 +278,19 @@ def skin_tones(angles: np.ndarray, path: str | Path | None = None) -> None:
 
 
 def training_curves(
-    history: dict[str, list[float]], metric: str, metric_name: str, path: str | Path | None = None
+    history: dict[str, list[float]],
+    metric: str,
+    metric_name: str,
+    last_epoch: bool = False,
+    path: str | Path | None = None,
 ) -> None:
-    """Loss and one metric over the epochs, training (solid) against validation (dashed), with the epoch kept."""
+    """Loss and one metric over the epochs, training (solid) against validation (dashed), with the epoch kept.
+
+    last_epoch    the last was kept, not the one with the lowest validation loss
+    """
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.1))
     epochs = np.arange(1, len(history["loss"]) + 1)
-    kept = 1 + int(np.argmin(history["val_loss"]))
+    kept = len(epochs) if last_epoch else 1 + int(np.argmin(history["val_loss"]))
     for axis, name, label in ((axes[0], "loss", "loss"), (axes[1], metric, metric_name)):
         axis.plot(epochs, history[name], "o-", color=BLUE, markersize=3, label="training")
         axis.plot(epochs, history[f"val_{name}"], "s--", color=ORANGE, markersize=3, label="validation")

@@ -17,7 +17,7 @@ from skinlib.progress import progress
 
 CROP_SIZE = 180  # what the CNN reads
 CROP_MARGIN = 0.15  # skin kept around the lesion, as a share of the lesion's longer side
-CROP_VARIANTS = ("crop with margin", "tight crop", "whole image", "background painted out")
+CROP_VARIANTS = ("crop with margin", "tight crop", "whole image", "background painted out", "crop and whole image")
 MASK_THRESHOLD = 0.5
 
 
@@ -80,10 +80,15 @@ def crop_lesion(
 ) -> np.ndarray:
     """The lesion with some skin around it: uint8 RGB (h, w, 3) and bool (h, w) to uint8 (180, 180, 3). Lesson 03.
 
-    variant    one of `CROP_VARIANTS`: what of the picture the CNN gets to see
+    variant    one of `CROP_VARIANTS`: what of the picture the CNN gets to see; "crop and whole image" are two pictures,
+               one behind the other, uint8 (180, 180, 6)
     """
     if variant not in CROP_VARIANTS:
         raise ValueError(f"there is no variant '{variant}'; there are: {', '.join(CROP_VARIANTS)}")
+    if variant == "crop and whole image":
+        return np.concatenate(
+            [crop_lesion(image, mask, margin), crop_lesion(image, mask, variant="whole image")], axis=-1
+        )
     margin = 0.0 if variant == "tight crop" else CROP_MARGIN if margin is None else margin
     height, width = mask.shape
     box = (0, height, 0, width) if variant == "whole image" else lesion_box(mask, margin)
@@ -94,7 +99,7 @@ def crop_lesion(
 
 
 def crop_lesions(images: np.ndarray, masks: np.ndarray, variant: str = "crop with margin") -> np.ndarray:
-    """`crop_lesion` of many: uint8 RGB (n, h, w, 3) and bool (n, h, w) to uint8 (n, 180, 180, 3)."""
+    """`crop_lesion` of many: uint8 RGB (n, h, w, 3) and bool (n, h, w) to uint8 (n, 180, 180, 3), or 6 of two looks."""
     crops = [crop_lesion(image, mask, variant=variant) for image, mask in zip(images, masks, strict=True)]
     return np.stack(crops) if crops else np.empty((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
 

@@ -177,6 +177,7 @@ def train(
     seconds: float | None = None,
     cosine: bool = True,
     muon: bool = True,
+    last_epoch: bool = False,
 ) -> dict[str, list[float]]:
     """Train in place and return the history: one list per quantity, one value per epoch. Lesson 02.
 
@@ -189,8 +190,9 @@ def train(
     seconds       end after the epoch in which so much time is used up
     cosine        False: the learning rate stays at its peak
     muon          False: all weights step with AdamW, the convolutions too
+    last_epoch    True: the weights of the last epoch are kept instead, where few pictures to validate choose by luck
     Raises CourseError if the loss is no number before the first epoch is over; if that happens later, it is said, and
-    the best weights so far are kept.
+    the best weights so far are kept, or the last that were numbers.
 
     It runs on what `devices` finds: one CPU, GPUs, or several machines, which share each batch and end with the same
     weights. There the loss and metrics must be functions with one value per picture. Batches that do not fit into
@@ -220,10 +222,11 @@ def train(
         "steps": steps,
         "rate": peak_learning_rate,
         "muon": muon,
+        "last_epoch": last_epoch,
         "precision": devices.precision(),
         "shapes": [list(variable.shape) for variable in model.variables],
     }
-    keep = Checkpoint(checkpoint, (made_from or {}) | setting, batches, seconds)
+    keep = Checkpoint(checkpoint, (made_from or {}) | setting, batches, seconds, last_epoch)
     with devices.strategy().scope():
         keep.restore(trained)
     callbacks = [_Progress(what, steps, keep.epochs_done * len(batches)), keep]
@@ -244,8 +247,9 @@ def train(
     if trained is not model:
         model.set_weights(trained.get_weights())
     if keep.diverged and devices.is_chief():
+        kept = "last weights before" if last_epoch else "best weights"
         print(
-            f"{what}: the loss became infinite or NaN after {keep.epochs_done} epochs; the best weights are kept",
+            f"{what}: the loss became infinite or NaN after {keep.epochs_done} epochs; the {kept} are kept",
             file=sys.stderr,
         )
     return keep.history

@@ -138,6 +138,27 @@ def test_a_loss_that_diverges_is_said_and_the_best_weights_are_kept(batches, cap
     assert all(np.isfinite(weights).all() for weights in model.get_weights())
 
 
+@pytest.mark.parametrize("last_epoch, kept", [(False, 1), (True, 2)])
+def test_the_best_epoch_is_kept_or_the_last(batches, last_epoch, kept):
+    model = tiny()
+    keep = Checkpoint(None, {}, batches[0], last_epoch=last_epoch)
+    keep.set_model(model)
+    keep.on_train_begin()
+    for epoch, loss in enumerate((0.5, 0.3, 0.4)):
+        model.set_weights([np.full_like(weights, epoch) for weights in model.get_weights()])
+        keep.on_epoch_end(epoch, {"loss": loss, "val_loss": loss})
+    model.set_weights([np.full_like(weights, 9) for weights in model.get_weights()])
+    keep.on_train_end()
+    assert all((weights == kept).all() for weights in model.get_weights())
+
+
+def test_where_the_last_epoch_is_kept_a_divergence_leaves_the_one_before(batches, capsys):
+    model = tiny()
+    train(model, *batches, 6, nan_from(13), [], last_epoch=True)
+    assert "after 2 epochs; the last weights before are kept" in capsys.readouterr().err
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+
+
 def test_a_loss_that_never_was_a_number_is_an_error(batches):
     with pytest.raises(CourseError, match="before the first epoch was over: try a smaller learning rate"):
         train(tiny(), *batches, 3, nan_from(0), [])

@@ -317,6 +317,21 @@ def test_over_all_folds_every_image_is_tested_by_a_network_that_has_not_met_it(q
     quick.trained.clear()
     printed, result = called([*arguments, "none"], tmp_path, capsys)
     assert [row["method"] for row in result["rows"]] == ['always "benign"', "our CNN"] and not quick.trained
+    assert result["variants"] == ["crop with margin"] and "on the same train part in" in printed
+    assert "(crop with margin); our CNN starts" in printed
+
+
+def test_ways_of_cutting_are_compared_over_all_folds_too(quick, two_folds, tmp_path, capsys, monkeypatch):
+    ways = ("crop with margin", "crop and whole image")
+    monkeypatch.setattr(segmentation, "CROP_VARIANTS", (*ways, "whole image"))
+    arguments = ["classification", "--dataset", "isic2018", "--data-dir", str(tmp_path), "--all-folds", "--plain"]
+    printed, result = called([*arguments, "none", "--variants", *ways[::-1]], tmp_path, capsys)
+    assert result["variants"] == [*ways[::-1]] and "(crop" not in printed.split("our CNN starts")[0]
+    _, two, one = result["rows"]
+    assert (two["method"], one["method"]) == ("our CNN, crop and whole image", "our CNN, crop with margin")
+    assert 1.9 * one["macs"] < two["macs"] and len(two["by_fold"]) == len(one["by_fold"]) == 2
+    # `skinlib predict` needs the network that looks at the crop alone, whatever stood first.
+    assert predict.load_models(tmp_path / "models")[1].input_shape == (None, 180, 180, 3)
 
 
 def test_one_stage_of_an_ablation_leaves_the_other_in_readme(tmp_path, monkeypatch):
@@ -497,6 +512,21 @@ def test_readme_shows_what_was_measured_and_nothing_else():
     network_report.check_clone(links.PROJECT)  # the place for new ones is there
 
 
+def test_lesson_4_tells_of_two_looks_what_was_measured():
+    kept = links.PROJECT / network_report.STORE / "classification_isic2018_all_folds.json"
+    rows = {row["method"]: row for row in json.loads(kept.read_text(encoding="utf-8"))["rows"]}
+    cells = nbformat.read(links.PROJECT / "notebooks" / "04_cnn.ipynb", 4).cells
+    (told,) = (cell.source for cell in cells if cell.source.startswith("## What the crop leaves out"))
+    measured = [
+        (rows[f"our CNN, {variant}"]["auroc"], rows[f"our CNN, {variant}"]["balanced_accuracy"])
+        for variant in ("crop and whole image", "crop with margin")
+    ]
+    for rank, _ in measured:
+        assert f"{rank['value']:.3f} ({rank['low']:.3f}–{rank['high']:.3f})" in told
+    two, one = (decision["value"] for _, decision in measured)
+    assert f"balanced accuracy {two:.3f} and {one:.3f}" in told
+
+
 def course_result(seconds):
     about = {"benchmark": "course", "quick": False, "dataset": "synthetic", "cores": 2, "seeds": [0]}
     return about | {"seconds": seconds, "lessons": {"02_unet": seconds}, "training_cells": {"02_unet": seconds / 2}}
@@ -551,7 +581,7 @@ def test_write_puts_a_table_in_its_place_and_replaces_it(tmp_path):
             "--all-folds goes with the benchmarks segmentation, classification, not with ablation",
         ),
         ("classification --dataset isic2018 --all-folds --fold 1 --data-dir x", "nothing to choose"),
-        ("classification --dataset isic2018 --all-folds --variants --data-dir x", "leave out --all-folds"),
+        ("classification --variants crop", "there is no variant 'crop'; there are: 'crop with margin', 'tight crop'"),
         ("classification --plain some", "--plain can be all, first, none, not 'some'"),
         ("ablation --plain none", "--plain goes with the benchmarks segmentation, classification"),
         ("segmentation --dataset isic2018 --fold 5 --data-dir x", "numbered 0 to 4"),

@@ -254,7 +254,37 @@ def test_what_the_small_layer_learns_is_in_the_network(small_data):
     probabilities = cnn.predict_labels(model, crops[chosen], views=1)
     right = np.where(data.labels[chosen] == 1, probabilities, 1 - probabilities)
     weights = cnn.class_weights(data.labels[chosen])
-    assert np.mean(-np.log(right) * weights) == pytest.approx(min(history["val_loss"]), rel=0.02)
+    assert np.mean(-np.log(right) * weights) == pytest.approx(history["val_loss"][-1], rel=0.02)  # the last is kept
+
+
+def test_the_whole_image_may_lie_behind_the_crop(small_data, tmp_path, monkeypatch):
+    """Frozen or not, each of the two is described by itself, and changed by itself."""
+    data = some_of_each(small_data, 12, ("train", "validation"))
+    both = segmentation.crop_lesions(data.images, data.masks, "crop and whole image")
+    table = pd.DataFrame({"part": data.parts, "label": data.labels})
+    training.seed_everything(0)
+    segmenter, seen, really = unet.build_unet(), [], cnn.train
+    monkeypatch.setattr(cnn, "train", lambda *given, **options: seen.append(given) or really(*given, **options))
+    for change in ({}, cnn.LEARNS_ON):
+        model, _ = cnn.train_cnn(both, table, 1, 0, recipe=cnn.RECIPE._replace(**change), start=segmenter)
+        assert model.input_shape == (None, 180, 180, 6) and model.count_params() < 500_000
+        said = cnn.predict_labels(model, both)
+        model.save(tmp_path / "two.keras")
+        stored = keras.models.load_model(tmp_path / "two.keras", compile=False)
+        np.testing.assert_allclose(cnn.predict_labels(stored, both), said, atol=1e-6)
+        for other in (both[..., [*range(3), *range(3)]], both[..., [*range(3, 6), *range(3, 6)]]):
+            assert np.abs(cnn.predict_labels(model, other) - said).max() > 1e-4  # it looks at either
+    numbers, pictures = (given[1].images for given in seen)
+    assert numbers.shape[1:] == (cnn.RECIPE.versions, 2880) and pictures.shape[1:] == (128, 128, 6)
+    # What is said of one look does not depend on the other.
+    look = model.get_layer("description")
+    of_crops, of_wholes = (
+        cnn._described(look, part, None, 1, 0)[:, 0] for part in (pictures[..., :3], pictures[..., 3:])
+    )
+    np.testing.assert_array_equal(cnn._described(look, pictures, None, 1, 0)[:, 0], np.hstack([of_crops, of_wholes]))
+    alike = np.concatenate([pictures[0, ..., :3]] * 2, axis=-1)
+    changed, _ = cnn._of_every_look(training.augment)(alike, None, np.random.default_rng(0))
+    assert changed.shape == alike.shape and (changed[..., :3] != changed[..., 3:]).any()
 
 
 def test_a_part_without_crops_is_told_at_once(monkeypatch):
@@ -283,9 +313,14 @@ def test_only_knobs_that_change_something_are_taken_back():
     left_out = cnn.KNOBS.keys() - cnn.knobs_for(cnn.RECIPE).keys()
     assert left_out == {"benign and malignant alone", "AdamW alone"}  # no convolution learns
     left_out = cnn.KNOBS.keys() - cnn.knobs_for(cnn.recipe_for(cnn.MANY_LABELS, has_start=True)).keys()
-    assert left_out == {"the U-Net learns on", "one version of each crop"}
+    assert left_out == {"the U-Net learns on", "one version of each crop", "the best epoch by validation"}
     left_out = cnn.KNOBS.keys() - cnn.knobs_for(cnn.recipe_for(10, has_start=False)).keys()
-    assert left_out == {"random weights to start with", "the U-Net learns on", "one version of each crop"}
+    assert left_out == {
+        "random weights to start with",
+        "the U-Net learns on",
+        "one version of each crop",
+        "the best epoch by validation",
+    }
 
 
 def test_the_recipe_follows_the_number_of_labels():
@@ -346,6 +381,7 @@ def test_a_recipe_reaches_the_training(small_data, monkeypatch):
     unet.train_unet(small_data, 1, 0, recipe=recipe, seconds=7)
     batches, loss, options = seen.pop()
     assert batches.augment is None and not options["cosine"] and not options["muon"] and options["seconds"] == 7
+    assert not options.get("last_epoch")
     masks, unsure = np.ones((1, 4, 4, 1), np.float32), np.full((1, 4, 4, 1), 0.5, np.float32)
     assert float(loss(masks, unsure)[0]) == pytest.approx(np.log(2))
     assert float(unet.segmentation_loss(masks, unsure)[0]) == pytest.approx(np.log(2) + 1 - 17 / 25)
@@ -354,6 +390,9 @@ def test_a_recipe_reaches_the_training(small_data, monkeypatch):
     cnn.train_cnn(crops, table, 1, 0, recipe=cnn.RECIPE._replace(class_weights=False, cosine_schedule=False))
     batches, _, options = seen.pop()
     assert batches.weights is None and batches.augment is not None and not options["cosine"] and options["muon"]
+    assert options["last_epoch"]
+    cnn.train_cnn(crops, table, 1, 0, recipe=cnn.RECIPE._replace(last_epoch=False))
+    assert not seen.pop()[2]["last_epoch"]
 
 
 def test_augmentation_without_turns_only_shifts_zooms_and_recolours():

@@ -157,4 +157,8 @@ def test_crop_variants_show_the_cnn_more_or_less(disc):
     with pytest.raises(ValueError, match="no variant 'crop'"):
         segmentation.crop_lesion(image, mask, variant="crop")
     assert segmentation.crop_lesions(image[None], mask[None], "tight crop").shape == (1, 180, 180, 3)
+    two = crops["crop and whole image"]
+    assert two.shape == (180, 180, 6) and two.dtype == np.uint8
+    np.testing.assert_array_equal(two[..., :3], crops["crop with margin"])
+    np.testing.assert_array_equal(two[..., 3:], crops["whole image"])
     assert segmentation.crop_lesions(image[None][:0], mask[None][:0]).shape == (0, 180, 180, 3)
