@@ -118,7 +118,7 @@ def build_cnn(recipe: Recipe = RECIPE, told_apart: Sequence[int] = (BENIGN, MALI
     x = describe(x) if looks == 1 else layers.Concatenate(name="looks")([describe(look) for look in _looks(x)])
     x = layers.BatchNormalization(momentum=0.9, center=False, scale=False, epsilon=1e-5, name="standardised")(x)
     x = layers.Dropout(recipe.dropout / 3, seed=0, name="dropout_numbers")(x)
-    # Twice the numbers, half the width: as many weights.
+    # Twice the numbers, half the width, so that the network stays below half a million weights.
     x = layers.Dense(64 // looks, activation="relu", name="weighed")(x)
     x = layers.Dropout(recipe.dropout, seed=1, name="dropout")(x)
     if len(told_apart) == 2:
@@ -208,14 +208,16 @@ def _shrunk(model: keras.Model, crops: np.ndarray) -> np.ndarray:
     return found
 
 
-def _described(look: keras.Model, pictures: np.ndarray, change: Augment | None, versions: int, seed: int) -> np.ndarray:
-    """What the description `look` says of changed versions of each picture: float32 (n, versions, 1440).
+def _described(
+    describe: keras.Model, pictures: np.ndarray, change: Augment | None, versions: int, seed: int
+) -> np.ndarray:
+    """What the description `describe` says of changed versions of each picture: float32 (n, versions, 1440).
 
     pictures    uint8 (n, size, size, 3), or several looks one behind the other, of which each has its own 1440; change:
                 None if there is nothing to change, and one version is enough
     """
     versions = versions if change else 1
-    found = np.empty((len(pictures), versions, pictures.shape[-1] // 3 * look.output_shape[-1]), np.float32)
+    found = np.empty((len(pictures), versions, pictures.shape[-1] // 3 * describe.output_shape[-1]), np.float32)
     chunks = [range(len(pictures))[start : start + 128] for start in range(0, len(pictures), 128)]
     steps = versions * len(chunks)
     for version, chunk in progress(product(range(versions), chunks), "describing the crops", steps, "batch"):
@@ -223,7 +225,8 @@ def _described(look: keras.Model, pictures: np.ndarray, change: Augment | None, 
         if change:
             generators = [np.random.default_rng([seed, version, i]) for i in chunk]
             seen = np.stack([change(picture, None, rng)[0] for picture, rng in zip(seen, generators, strict=True)])
-        found[chunk, version] = np.concatenate([answers(look, np.ascontiguousarray(each)) for each in _looks(seen)], -1)
+        numbers = [answers(describe, np.ascontiguousarray(look)) for look in _looks(seen)]
+        found[chunk, version] = np.concatenate(numbers, axis=-1)
     return found
 
 
@@ -322,7 +325,7 @@ def train_cnn(
     if has_start:
         take(model, start)
     made_from = {"seed": seed, "weights": digest(*model.get_weights())} | recipe._asdict()
-    shrunk, look, standardised = (
+    shrunk, describe, standardised = (
         model.get_layer(name) for name in ("as_the_unet_sees_it", DESCRIPTION, "standardised")
     )
     # Crops are shrunk once, not in every epoch: training starts behind that layer.
@@ -336,9 +339,9 @@ def train_cnn(
         learned = model.get_layer("diagnosis").output
     if recipe.frozen and has_start:
         # What the U-Net says of a crop will not change any more: it is asked once, and only the rest is trained.
-        look.trainable = standardised.trainable = False
-        inputs["train"] = _described(look, inputs["train"], change, recipe.versions, seed)
-        inputs["validation"] = _described(look, inputs["validation"], None, 1, seed)[:, 0]
+        describe.trainable = standardised.trainable = False
+        inputs["train"] = _described(describe, inputs["train"], change, recipe.versions, seed)
+        inputs["validation"] = _described(describe, inputs["validation"], None, 1, seed)[:, 0]
         standardised.set_weights([inputs["train"].mean(axis=(0, 1)), inputs["train"].var(axis=(0, 1))])
         learner, change = keras.Model(standardised.input, learned), _one_version
     else:

@@ -49,7 +49,7 @@ class Options(NamedTuple):
     all_folds: bool = False
     seeds: int = 1
     seconds: tuple[int, ...] = ()
-    variants: tuple[str, ...] | None = None  # (): all
+    variants: tuple[str, ...] | None = None  # None: as the course cuts; (): all ways
     plain: str = "all"
     stage: str | None = None
     epochs: int | None = None
