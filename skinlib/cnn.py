@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 
 from skinlib.dataset import BENIGN, MALIGNANT
 from skinlib.files import CourseError, digest
@@ -43,14 +45,15 @@ class Recipe(NamedTuple):
     changes: float = 0.4  # how far they are shifted, zoomed and recoloured: little, since colours are a sign here
     cosine_schedule: bool = True  # the step size climbs and falls, or stays
     last_epoch: bool = True  # its weights are kept, not those of the epoch with the lowest validation loss
+    intercept: bool = True  # after training, the validation part says where its answer changes sides
     muon: bool = True  # convolutions, where they learn, step with Muon, or with AdamW, as everything else does
     views: int = 4  # mirror images and turns of a crop over which its answer is averaged
 
 
 RECIPE = Recipe()
 # Where the U-Net inside learns too, it may step as far as in lesson 02. Smaller steps were not measured.
-# Whether its last epoch is as good as its best was not measured either.
-LEARNS_ON = {"frozen": False, "rate": 2e-3, "last_epoch": False}
+# Whether its last epoch is as good as its best, and what the intercept brings, was not measured either.
+LEARNS_ON = {"frozen": False, "rate": 2e-3, "last_epoch": False, "intercept": False}
 # Where all of it learns, one bit per crop is little to learn from, and a diagnosis tells more.
 LEARNING = LEARNS_ON | {"diagnoses": True}
 # What `skinlib benchmark ablation` takes back, one at a time; see `knobs_for`.
@@ -69,6 +72,7 @@ KNOBS = {
     "bold shift, zoom, recolouring": {"changes": 1.0},
     "constant step size": {"cosine_schedule": False},
     "the best epoch by validation": {"last_epoch": False},
+    "the intercept as trained": {"intercept": False},
     "AdamW alone": {"muon": False},
     "one view of each crop": {"views": 1},
 }
@@ -295,6 +299,31 @@ def class_weights(labels: np.ndarray) -> np.ndarray:
     return (len(labels) / (2 * counts))[labels].astype(np.float32)
 
 
+def set_intercept(learner: keras.Model, inputs: np.ndarray, targets: np.ndarray, told_apart: Sequence[int]) -> float:
+    """Move a trained network's answers as a whole, until it believes in both classes alike; returns by how much, in
+    log-odds of "malignant". Lesson 04.
+
+    Afterwards the malignant pictures of the validation part are called malignant, on average, with the probability with
+    which the benign ones are called benign. A network that knows its training pictures better than new ones may err to
+    one side with these. The ranking stays as it is, and a single number takes few pictures to find: recalibration "in
+    the large". Where a class is missing, nothing is moved.
+
+    learner    ends with the softmax of what is told apart; inputs: what it is asked of the validation part;
+               targets: int (n,), the right place in told_apart
+    """
+    malignant = np.array(told_apart, np.float32)
+    labels = malignant[targets].astype(int)
+    if len(np.unique(labels)) < 2:
+        return 0.0
+    said = [np.asarray(learner(inputs[start : start + 64].astype(np.float32))) for start in range(0, len(inputs), 64)]
+    odds = logit(np.clip(np.concatenate(said).astype(np.float64) @ malignant, 1e-7, 1 - 1e-7))
+    weights = class_weights(labels)
+    shift = brentq(lambda by: np.dot(weights, expit(odds + by) - labels), -40, 40)
+    kernel, bias = learner.layers[-1].get_weights()
+    learner.layers[-1].set_weights([kernel, bias + shift * malignant])
+    return shift
+
+
 def train_cnn(
     crops: np.ndarray,
     table: pd.DataFrame,
@@ -307,7 +336,8 @@ def train_cnn(
 ) -> tuple[keras.Model, dict]:
     """Train on the train part, watch the validation part; returns the model and its history.
 
-    Where the U-Net inside is frozen, the last epoch's weights are kept, otherwise those of the best by validation.
+    Where the U-Net inside is frozen, the last epoch's weights are kept, and the validation part sets the intercept;
+    otherwise it chooses the epoch.
 
     crops         uint8 RGB (n, 180, 180, 3), or several looks, see `build_cnn`
     table         one row per crop with the columns part and label, and diagnosis, if the recipe is to ask for it
@@ -356,6 +386,8 @@ def train_cnn(
         muon=recipe.muon, last_epoch=recipe.last_epoch,
         made_from={"crops": digest(crops, *(batch.targets for batch in batches))} | made_from,
     )  # fmt: skip
+    if recipe.intercept:
+        set_intercept(learner, inputs["validation"], targets[parts["validation"]], told_apart)
     return model, history
 
 

@@ -517,14 +517,13 @@ def test_lesson_4_tells_of_two_looks_what_was_measured():
     rows = {row["method"]: row for row in json.loads(kept.read_text(encoding="utf-8"))["rows"]}
     cells = nbformat.read(links.PROJECT / "notebooks" / "04_cnn.ipynb", 4).cells
     (told,) = (cell.source for cell in cells if cell.source.startswith("## What the crop leaves out"))
-    measured = [
-        (rows[f"our CNN, {variant}"]["auroc"], rows[f"our CNN, {variant}"]["balanced_accuracy"])
-        for variant in ("crop and whole image", "crop with margin")
-    ]
-    for rank, _ in measured:
+    both, alone = (rows[f"our CNN, {variant}"] for variant in ("crop and whole image", "crop with margin"))
+    for rank in (both["auroc"], alone["auroc"]):
         assert f"{rank['value']:.3f} ({rank['low']:.3f}–{rank['high']:.3f})" in told
-    two, one = (decision["value"] for _, decision in measured)
-    assert f"balanced accuracy {two:.3f} and {one:.3f}" in told
+    decisions = " and ".join(f"{row['balanced_accuracy']['value']:.3f}" for row in (both, alone))
+    assert f"balanced accuracy {decisions}" in told
+    gains = [two - one for two, one in zip(both["by_seed"]["auroc"], alone["by_seed"]["auroc"], strict=True)]
+    assert f"gain is {', '.join(f'{gain:.3f}' for gain in gains[:-1])} and {gains[-1]:.3f}" in told
 
 
 def course_result(seconds):

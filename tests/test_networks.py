@@ -248,13 +248,55 @@ def test_what_the_small_layer_learns_is_in_the_network(small_data):
     crops = segmentation.crop_lesions(data.images, data.masks)
     table = pd.DataFrame({"part": data.parts, "label": data.labels})
     training.seed_everything(0)
-    model, history = cnn.train_cnn(crops, table, 6, 0, start=unet.build_unet())
+    recipe = cnn.RECIPE._replace(intercept=False)
+    model, history = cnn.train_cnn(crops, table, 6, 0, recipe=recipe, start=unet.build_unet())
     assert history["loss"][-1] < history["loss"][0]
     chosen = data.parts == "validation"
     probabilities = cnn.predict_labels(model, crops[chosen], views=1)
     right = np.where(data.labels[chosen] == 1, probabilities, 1 - probabilities)
     weights = cnn.class_weights(data.labels[chosen])
     assert np.mean(-np.log(right) * weights) == pytest.approx(history["val_loss"][-1], rel=0.02)  # the last is kept
+
+
+def test_the_validation_part_sets_the_intercept(small_data):
+    """Both classes are believed alike there, and nothing else changes: the ranking stays."""
+    data = some_of_each(small_data, 24, ("train", "validation"))
+    crops = segmentation.crop_lesions(data.images, data.masks)
+    table = pd.DataFrame({"part": data.parts, "label": data.labels})
+    chosen = data.parts == "validation"
+    labels, said = data.labels[chosen], {}
+    for intercept in (False, True):
+        training.seed_everything(0)
+        recipe = cnn.RECIPE._replace(intercept=intercept)
+        model, _ = cnn.train_cnn(crops, table, 3, 0, recipe=recipe, start=unet.build_unet())
+        said[intercept] = cnn.predict_labels(model, crops[chosen], views=1)
+    believed = {key: (each[labels == 1].mean(), 1 - each[labels == 0].mean()) for key, each in said.items()}
+    assert believed[True][0] == pytest.approx(believed[True][1], abs=5e-3)  # shrunk crops are rounded to whole values
+    assert abs(believed[False][0] - believed[False][1]) > 0.02
+    odds = {key: np.log(each / (1 - each)) for key, each in said.items()}
+    np.testing.assert_allclose(odds[True] - odds[False], (odds[True] - odds[False]).mean(), atol=1e-4)
+
+
+def test_the_intercept_of_diagnoses_and_of_classes_that_are_missing():
+    training.seed_everything(0)
+    told_apart = (0, 0, 1, 1, 0)
+    learner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, activation="softmax")])
+    inputs = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+    targets = np.arange(100) % 5
+    before = np.asarray(learner(inputs))
+    shift = cnn.set_intercept(learner, inputs, targets, told_apart)
+    after, malignant = np.asarray(learner(inputs)), np.array(told_apart, bool)
+    p, label = after[:, malignant].sum(axis=1), malignant[targets]
+    assert p[label].mean() == pytest.approx(1 - p[~label].mean(), abs=1e-5) and abs(shift) > 0.05
+    # Within a label, the shares of the diagnoses stay.
+    for one in (malignant, ~malignant):
+        shares = [each[:, one] / each[:, one].sum(axis=1, keepdims=True) for each in (before, after)]
+        np.testing.assert_allclose(*shares, rtol=1e-4)
+    weights = learner.get_weights()
+    assert cnn.set_intercept(learner, inputs, np.zeros(100, int), told_apart) == 0
+    # Sure of everything, it is still finite.
+    learner.layers[-1].set_weights([weights[0] * 1e4, weights[1]])
+    assert np.isfinite(cnn.set_intercept(learner, inputs, targets, told_apart))
 
 
 def test_the_whole_image_may_lie_behind_the_crop(small_data, tmp_path, monkeypatch):
@@ -313,14 +355,10 @@ def test_only_knobs_that_change_something_are_taken_back():
     left_out = cnn.KNOBS.keys() - cnn.knobs_for(cnn.RECIPE).keys()
     assert left_out == {"benign and malignant alone", "AdamW alone"}  # no convolution learns
     left_out = cnn.KNOBS.keys() - cnn.knobs_for(cnn.recipe_for(cnn.MANY_LABELS, has_start=True)).keys()
-    assert left_out == {"the U-Net learns on", "one version of each crop", "the best epoch by validation"}
+    best_epoch = {"the best epoch by validation", "the intercept as trained"}
+    assert left_out == {"the U-Net learns on", "one version of each crop"} | best_epoch
     left_out = cnn.KNOBS.keys() - cnn.knobs_for(cnn.recipe_for(10, has_start=False)).keys()
-    assert left_out == {
-        "random weights to start with",
-        "the U-Net learns on",
-        "one version of each crop",
-        "the best epoch by validation",
-    }
+    assert left_out == {"random weights to start with", "the U-Net learns on", "one version of each crop"} | best_epoch
 
 
 def test_the_recipe_follows_the_number_of_labels():
