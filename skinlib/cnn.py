@@ -315,9 +315,11 @@ def set_intercept(learner: keras.Model, inputs: np.ndarray, targets: np.ndarray,
     labels = malignant[targets].astype(int)
     if len(np.unique(labels)) < 2:
         return 0.0
+    # Not by `answers`, which takes pictures: a learner behind a frozen U-Net is asked about numbers.
     said = [np.asarray(learner(inputs[start : start + 64].astype(np.float32))) for start in range(0, len(inputs), 64)]
     odds = logit(np.clip(np.concatenate(said).astype(np.float64) @ malignant, 1e-7, 1 - 1e-7))
     weights = class_weights(labels)
+    # Clipped, no log-odds lie beyond 17: between -40 and 40, the sum is sure to change its sign.
     shift = brentq(lambda by: np.dot(weights, expit(odds + by) - labels), -40, 40)
     kernel, bias = learner.layers[-1].get_weights()
     learner.layers[-1].set_weights([kernel, bias + shift * malignant])
